@@ -1,0 +1,1 @@
+"""Tidings: durable notification push over WebSocket, one log and one number."""

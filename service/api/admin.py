@@ -1,0 +1,206 @@
+"""For admins: revocations, connections, API keys."""
+
+from datetime import UTC, datetime
+from time import time
+from typing import Annotated, Any, Final, Self
+
+from fastapi import APIRouter, Path, Query
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from service.api.access import Admin, Scope
+from service.api.lists import After, Limit, Listed, listed
+from service.api.service import InService, Service
+from service.auth.keys import generate
+from service.domain.addresses import Patterns, check_user
+from service.domain.delivery import State
+from service.domain.errors import NotFound
+from service.store import admin, log
+from service.stream.hub import Receiver
+
+router = APIRouter(tags=["admin"])
+
+CLOSED_WITHIN: Final = 2.0
+"""Seconds that a revocation waits for this instance to have closed the sockets."""
+LEASE: Final = 10.0
+
+Id = Annotated[str, Path(min_length=1, max_length=256)]
+
+
+class RevocationIn(BaseModel):
+    """Which tokens are dead from now on: one by `jti`, or those of a user."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    jti: str | None = Field(default=None, min_length=1, max_length=256)
+    user: str | None = None
+    issued_before: int | None = Field(
+        default=None, ge=0, le=2**53, description="Seconds since the epoch, inclusive; default: now"
+    )
+    ban: bool = Field(default=False, description="Every token, also those issued later")
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> Self:
+        if (self.jti is None) == (self.user is None):
+            raise ValueError("give either jti or user")
+        if self.jti is not None and (self.ban or self.issued_before is not None):
+            raise ValueError("issued_before and ban go with user")
+        if self.ban and self.issued_before is not None:
+            raise ValueError("a ban has no issued_before")
+        return self
+
+
+class Closed(BaseModel):
+    """An order that has been written to the log, and how many connections it has closed so far."""
+
+    id: str
+    position: int
+    closed: int
+    complete: bool = Field(description="Whether `closed` counts every instance")
+
+
+@router.post("/v1/revocations", operation_id="revoke", status_code=201)
+async def revoke(order: RevocationIn, key: Admin, service: InService) -> Closed:
+    """Revoke tokens: matching sockets are closed at once, and no handshake accepts them again."""
+    if order.user is not None:
+        check_user(order.user, "#/user")
+    issued_before = order.issued_before
+    if order.user is not None and not order.ban and issued_before is None:
+        issued_before = int(time())
+    async with service.database.connection() as connection:
+        revoked = await admin.revoke(
+            connection, service.follower.seen,
+            jti=order.jti, user=order.user, issued_before=issued_before, ban=order.ban, by=key.id,
+        )  # fmt: skip
+    return await _carried_out(service, revoked.id, revoked.position)
+
+
+async def _carried_out(service: Service, subject: str, position: int) -> Closed:
+    complete = await service.follower.reached_within(position, CLOSED_WITHIN)
+    async with service.database.connection() as connection:
+        alone = await admin.others(connection, service.instance, LEASE) == 0
+    return Closed(
+        id=subject,
+        position=position,
+        closed=service.control.closed(subject),
+        complete=complete and alone,
+    )
+
+
+@router.get("/v1/revocations", operation_id="listRevocations")
+async def revocations(_: Admin, service: InService, after: After = "", limit: Limit = 100) -> Listed:
+    """List the revocations in force."""
+    rows = await admin.list_revocations(service.database, after, limit + 1)
+    return listed(rows, limit, _revocation, lambda row: row["id"])
+
+
+def _revocation(row: Any) -> dict[str, Any]:
+    shown = dict(row)
+    shown["user"] = shown.pop("user_id")
+    return shown
+
+
+@router.delete("/v1/revocations/{id}", operation_id="liftRevocation", status_code=204)
+async def lift(id: Id, _: Admin, service: InService) -> None:  # noqa: A002 - the field's name
+    """Take a revocation back: its tokens are good again, as far as nothing else is against them."""
+    async with service.database.connection() as connection:
+        position = await admin.lift(connection, service.follower.seen, id)
+    if position is None:
+        raise NotFound("there is no revocation of this id")
+    await service.follower.reached_within(position, CLOSED_WITHIN)
+
+
+@router.get("/v1/connections", operation_id="listConnections")
+async def connections(
+    _: Admin,
+    service: InService,
+    user: Annotated[str | None, Query()] = None,
+    after: After = "",
+    limit: Limit = 100,
+) -> Listed:
+    """List the live connections of this instance."""
+    hub = service.follower.hub
+    known = hub if user is None else hub.users.get(user, ())
+    rows = sorted((c for c in known if c.id > after), key=lambda c: c.id)[: limit + 1]
+    return listed(rows, limit, lambda c: _connection(service, c), lambda c: c.id)
+
+
+def _connection(service: Service, connection: Receiver) -> dict[str, Any]:
+    complete = connection.complete_to(service.follower.hub.position)
+    return {
+        "id": connection.id,
+        "user": connection.user,
+        "device": connection.device,
+        "state": connection.state.value,
+        "written": complete if connection.state is State.LIVE else connection.written,
+        "acked": connection.acked,
+        "rooms": len(connection.rooms),
+        "instance": service.instance,
+    }
+
+
+@router.delete("/v1/connections/{id}", operation_id="disconnect")
+async def disconnect(id: Id, _: Admin, service: InService) -> Closed:  # noqa: A002
+    """Close one connection (4010), on whichever instance it is. Its token stays good."""
+    async with service.database.connection() as connection:
+        position = await log.append_disconnect(connection, service.follower.seen, id)
+    return await _carried_out(service, id, position)
+
+
+class KeyIn(BaseModel):
+    """A new API key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=128)
+    scopes: list[Scope] = Field(min_length=1)
+    addresses: list[str] | None = Field(
+        default=None, max_length=100, description="Patterns it may publish to; default: any"
+    )
+    expires_at: AwareDatetime | None = None
+
+
+class KeyOut(BaseModel):
+    """A new API key. `key` is shown this once and kept nowhere."""
+
+    id: str
+    key: str
+
+
+@router.post("/v1/keys", operation_id="createKey", status_code=201)
+async def create_key(order: KeyIn, _: Admin, service: InService) -> KeyOut:
+    """Make an API key."""
+    patterns = None if order.addresses is None else list(Patterns(order.addresses))
+    made = generate()
+    async with service.database.connection() as connection:
+        position = await admin.put_key(
+            connection, service.follower.seen, id=made.id, name=order.name,
+            secret_hash=made.secret_hash, scopes=sorted(set(order.scopes)), addresses=patterns,
+            expires_at=order.expires_at,
+        )  # fmt: skip
+    await service.follower.reached_within(position, CLOSED_WITHIN)
+    return KeyOut(id=made.id, key=made.presented)
+
+
+@router.get("/v1/keys", operation_id="listKeys")
+async def keys(_: Admin, service: InService, after: After = "", limit: Limit = 100) -> Listed:
+    """List the API keys, without their secrets."""
+    rows = await admin.list_keys(service.database, after, limit + 1)
+    used = service.keyring.last_used
+    return listed(rows, limit, lambda row: _key(row, used.get(row["id"])), lambda row: row["id"])
+
+
+def _key(row: Any, used: float | None) -> dict[str, Any]:
+    shown = dict(row)
+    if used is not None:
+        shown["last_used_at"] = datetime.fromtimestamp(used, UTC)
+    return shown
+
+
+@router.delete("/v1/keys/{id}", operation_id="deleteKey", status_code=204)
+async def delete_key(id: Id, _: Admin, service: InService) -> None:  # noqa: A002
+    """Delete an API key; it is refused from then on."""
+    async with service.database.connection() as connection:
+        position = await admin.delete_key(connection, service.follower.seen, id)
+    if position is None:
+        raise NotFound("there is no key of this id")
+    await service.follower.reached_within(position, CLOSED_WITHIN)

@@ -1,0 +1,35 @@
+"""Lists come in pages: ``{"data": […], "next_cursor", "has_more"}``."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Query
+from pydantic import BaseModel
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+After = Annotated[str, Query(max_length=512, description="`next_cursor` of the page before")]
+Row = TypeVar("Row")
+
+
+class Listed(BaseModel):
+    """A page; ``next_cursor`` is what the next one is asked for with, as ``after``."""
+
+    data: list[dict[str, Any]]
+    next_cursor: str | None = None
+    has_more: bool = False
+
+
+def listed(
+    rows: Sequence[Row],
+    limit: int,
+    shown: Callable[[Row], dict[str, Any]],
+    cursor: Callable[[Row], str],
+) -> Listed:
+    """Make a page of at most ``limit`` out of rows, of which one more was read."""
+    page = rows[:limit]
+    more = len(rows) > limit
+    return Listed(
+        data=[shown(row) for row in page],
+        next_cursor=cursor(page[-1]) if more else None,
+        has_more=more,
+    )

@@ -1,0 +1,44 @@
+"""Around every request: its id, and a count of how it ended."""
+
+import re
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from starlette.datastructures import Headers, MutableHeaders
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_SOUND_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class RequestId:
+    """Gives each request an id, the caller's own where it sent a sound one, and counts it."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self._app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Run the application with the id in its state and on its response."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _SOUND_ID.fullmatch(given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: "Message") -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                _count(scope, message["status"])
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def _count(scope: "Scope", status: int) -> None:
+    route = scope.get("route")
+    service = scope["state"].get("service")
+    if service is not None:
+        path = getattr(route, "path", "other")
+        service.metrics.http_requests.labels(scope["method"], path, str(status)).inc()

@@ -1,0 +1,71 @@
+"""Errors on their way out: every refusal is an RFC 9457 problem with the request's id."""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from service.domain.errors import (
+    Invalid,
+    Malformed,
+    NotFound,
+    RateLimited,
+    TidingsError,
+    Unauthorized,
+    Unavailable,
+)  # fmt: skip
+from service.domain.problems import CONTENT_TYPE, problem_body, status_of
+
+log = logging.getLogger("tidings.api")
+
+
+def problem(request: Request, error: TidingsError, status: int | None = None) -> Response:
+    """Return the response that tells of an error."""
+    headers = {}
+    if isinstance(error, Unavailable | RateLimited) and error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    body = problem_body(error, getattr(request.state, "request_id", None))
+    return Response(body, status or status_of(error), headers, media_type=CONTENT_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the application a problem."""
+
+    @app.exception_handler(TidingsError)
+    async def refused(request: Request, error: TidingsError) -> Response:
+        _count(request, error)
+        return problem(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = "#/" + "/".join(str(part) for part in first["loc"][1:])
+        kind = Malformed if first["type"] == "json_invalid" else Invalid
+        refusal = kind(_sentence(first), where)
+        _count(request, refusal)
+        return problem(request, refusal)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        refusal = NotFound("there is nothing at this address")
+        if error.status_code != 404:
+            return problem(request, Invalid(str(error.detail)), error.status_code)
+        return problem(request, refusal)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        log.error("a request failed", exc_info=error, extra={"path": request.url.path})
+        return problem(request, TidingsError("internal error"))
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _count(request: Request, error: TidingsError) -> None:
+    request.state.service.metrics.refusals.labels(error.code).inc()

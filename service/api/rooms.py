@@ -1,0 +1,122 @@
+"""Who is in a room, by the API's word; and what has been said in it."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.access import ClientOrReader, Publisher, Reader
+from service.api.lists import After, Limit, Listed, listed
+from service.api.service import InService, Service
+from service.domain.addresses import check_room, check_user
+from service.domain.claims import Claims
+from service.domain.errors import Forbidden, Invalid
+from service.domain.frames import event_list
+from service.domain.recent import FOREVER
+from service.store import log, sessions
+
+router = APIRouter(tags=["rooms"])
+
+Room = Annotated[str, Path(description="1 to 128 of `A-Z a-z 0-9 _ . : -`")]
+User = Annotated[str, Path(min_length=1, max_length=256)]
+MAX_CHANGES = 1000
+
+
+class Changes(BaseModel):
+    """Members to add and to remove, at most 1,000 together."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    add: list[str] = Field(default=[], max_length=MAX_CHANGES)
+    remove: list[str] = Field(default=[], max_length=MAX_CHANGES)
+
+
+class Changed(BaseModel):
+    """A membership that was changed; one that was so already is not named."""
+
+    room: str
+    user: str
+    member: bool
+    position: int
+
+
+@router.put("/v1/rooms/{room}/members/{user:path}", operation_id="addMember")
+async def add(room: Room, user: User, key: Publisher, service: InService) -> list[Changed]:
+    """Make a user a member, durably; needs no grant in the user's token."""
+    key.may_publish(f"room:{check_room(room, '#/room')}")
+    return await _change(service, [(room, check_user(user, "#/user"), True)])
+
+
+@router.delete("/v1/rooms/{room}/members/{user:path}", operation_id="removeMember")
+async def remove(room: Room, user: User, key: Publisher, service: InService) -> list[Changed]:
+    """End a membership, whoever made it."""
+    key.may_publish(f"room:{check_room(room, '#/room')}")
+    return await _change(service, [(room, check_user(user, "#/user"), False)])
+
+
+@router.post("/v1/rooms/{room}/members", operation_id="changeMembers")
+async def change(room: Room, changes: Changes, key: Publisher, service: InService) -> list[Changed]:
+    """Add and remove many members at once: all of it or nothing."""
+    key.may_publish(f"room:{check_room(room, '#/room')}")
+    wanted = [(room, check_user(u, f"#/add/{n}"), True) for n, u in enumerate(changes.add)]
+    wanted += [(room, check_user(u, f"#/remove/{n}"), False) for n, u in enumerate(changes.remove)]
+    if not 1 <= len(wanted) <= MAX_CHANGES:
+        raise Invalid(f"1 to {MAX_CHANGES} members", "#/add")
+    return await _change(service, wanted)
+
+
+async def _change(service: Service, wanted: list[tuple[str, str, bool]]) -> list[Changed]:
+    async with service.database.connection() as connection:
+        changes = await sessions.change_members(connection, service.follower.seen, wanted, source="api")
+    if changes:
+        service.follower.wake(max(c.position for c in changes))
+    return [Changed(room=c.room, user=c.user, member=c.joins, position=c.position) for c in changes]
+
+
+@router.get("/v1/rooms/{room}/members", operation_id="listMembers")
+async def members(room: Room, _: Reader, service: InService, after: After = "", limit: Limit = 100) -> Listed:
+    """List a room's members by name."""
+    async with service.database.connection() as connection:
+        rows = await sessions.members(connection, check_room(room), after, limit + 1)
+    return listed(rows, limit, _member, lambda row: row["user_id"])
+
+
+def _member(row: Any) -> dict[str, Any]:
+    return {"user": row["user_id"], "source": row["source"], "since": row["since"]}
+
+
+@router.get("/v1/users/{user}/rooms", operation_id="listRooms")
+async def rooms(user: User, _: Reader, service: InService, after: After = "", limit: Limit = 100) -> Listed:
+    """List a user's rooms by name."""
+    async with service.database.connection() as connection:
+        rows = await sessions.rooms(connection, check_user(user), after, limit + 1)
+    return listed(rows, limit, _room, lambda row: row["room"])
+
+
+def _room(row: Any) -> dict[str, Any]:
+    return {"room": row["room"], "source": row["source"], "since": row["since"]}
+
+
+@router.get("/v1/rooms/{room}/events", operation_id="listRoomEvents", response_model=Listed)
+async def history(
+    room: Room,
+    caller: ClientOrReader,
+    service: InService,
+    before: Annotated[int | None, Query(ge=0)] = None,
+    after: Annotated[int | None, Query(ge=0)] = None,
+    limit: Limit = 100,
+) -> Response:
+    """Read a room's events: newest first, or oldest first where only `after` is given."""
+    check_room(room)
+    if isinstance(caller, Claims) and not caller.rooms.match(room):
+        raise Forbidden("the token does not grant this room")
+    newest = after is None or before is not None
+    async with service.database.connection() as connection:
+        entries = await log.room_events(
+            connection, room, after or 0, before or FOREVER, limit + 1, newest=newest
+        )
+    page = entries[:limit]
+    next_cursor = str(page[-1].position) if len(entries) > limit else None
+    if isinstance(caller, Claims):
+        page = [e for e in page if caller.user not in e.exclude]
+    return Response(event_list(page, next_cursor), media_type="application/json")

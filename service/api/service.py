@@ -1,0 +1,40 @@
+"""What the HTTP routes work with."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.auth.keys import Keyring
+from service.auth.tokens import TokenMinter, TokenVerifier
+from service.observe.metrics import Metrics
+from service.settings import Settings
+from service.store.database import Database
+from service.stream.appender import Appender
+from service.stream.control import Control
+from service.stream.follower import Follower
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of this instance, as the lifespan built them."""
+
+    settings: Settings
+    instance: str
+    database: Database
+    follower: Follower
+    appender: Appender
+    control: Control
+    keyring: Keyring
+    verifier: TokenVerifier
+    minter: TokenMinter | None
+    metrics: Metrics
+
+
+def service_of(request: Request) -> Service:
+    """Return the parts that the lifespan put into the application's state."""
+    service: Service = request.state.service
+    return service
+
+
+InService = Annotated[Service, Depends(service_of)]

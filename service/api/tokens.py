@@ -1,0 +1,63 @@
+"""Client tokens for backends that have no identity provider."""
+
+from time import time
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.access import TokenIssuer
+from service.api.service import InService
+from service.domain.addresses import check_pattern, check_room, check_user
+from service.domain.errors import Conflict, Invalid
+
+router = APIRouter(tags=["tokens"])
+
+
+class TokenIn(BaseModel):
+    """What the token shall grant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user: str
+    ttl: int = Field(default=3600, ge=1, description="Seconds")
+    rooms: list[str] = Field(default=[], max_length=1000, description="Patterns of room names")
+    join: list[str] = Field(default=[], max_length=1000)
+    publish: list[str] = Field(default=[], max_length=1000, description="Patterns of addresses")
+    presence: bool = False
+    name: str | None = Field(default=None, max_length=256)
+    jti: str | None = Field(default=None, min_length=1, max_length=256)
+
+
+class TokenOut(BaseModel):
+    """A signed token; `expires_at` in seconds since the epoch."""
+
+    token: str
+    expires_at: int
+
+
+@router.post("/v1/tokens", operation_id="mintToken", status_code=201)
+async def mint(order: TokenIn, _: TokenIssuer, service: InService) -> TokenOut:
+    """Sign a client token."""
+    if service.minter is None:
+        raise Conflict("this service has no key to sign with")
+    check_user(order.user, "#/user")
+    for field, check in (
+        ("rooms", check_pattern),
+        ("publish", check_pattern),
+        ("join", check_room),
+    ):
+        for index, value in enumerate(getattr(order, field)):
+            check(value, f"#/{field}/{index}")
+    if order.ttl > service.settings.token_max_age:
+        raise Invalid(f"at most {service.settings.token_max_age:.0f} s", "#/ttl")
+    # A token of the second in which the user was revoked would be refused with the others.
+    revoked = service.control.revocations.issued_before(order.user)
+    issued_at = max(int(time()), -1 if revoked is None else revoked + 1)
+    claims = _claims(order, issued_at)
+    return TokenOut(token=service.minter.mint(claims), expires_at=issued_at + order.ttl)
+
+
+def _claims(order: TokenIn, issued_at: int) -> dict[str, Any]:
+    given = order.model_dump(exclude={"user", "ttl"}, exclude_defaults=True)
+    return {"sub": order.user, "iat": issued_at, "exp": issued_at + order.ttl, **given}

@@ -1,0 +1,1 @@
+"""Who is calling: client tokens and API keys."""

@@ -1,0 +1,103 @@
+"""What the log holds, and what is handed to it.
+
+Sizes are bytes of UTF-8. ``data`` is JSON text as it was received: it is spliced into frames and
+never parsed again.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from service.domain.addresses import CONTROL
+
+MAX_UNIT_ENTRIES: Final = 5_000
+MAX_UNIT_BYTES: Final = 8 * 1024 * 1024
+
+Kind = Literal["event", "joined", "left", "revoked", "lifted", "disconnect", "key", "key_deleted"]
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One entry of the log.
+
+    ``event`` carries a producer's event. ``joined`` and ``left`` stand at ``user:<id>`` with the room
+    as their type and the membership's source as data. The other kinds stand at ``control`` and are
+    for the instances. ``time`` is RFC 3339 in UTC with milliseconds.
+    """
+
+    position: int
+    kind: Kind
+    address: str
+    type: str
+    data: str
+    time: str
+    lead: int = 0
+    id: str | None = None
+    sender: str | None = None
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def event_id(self) -> str:
+        """Return the producer's id, or else the first position of the POST that it came with."""
+        return self.id if self.id is not None else str(self.position - self.lead)
+
+    @property
+    def is_control(self) -> bool:
+        """Tell whether it is for the instances and not for any client."""
+        return self.address == CONTROL
+
+    @property
+    def size(self) -> int:
+        """Return roughly what it weighs in memory, in bytes."""
+        return len(self.data) + 512
+
+    def withheld_from(self, user: str, device: str) -> bool:
+        """Tell whether its sender excluded this user, or this one device of the user."""
+        return bool(self.exclude) and (user in self.exclude or f"{user}\n{device}" in self.exclude)
+
+
+class Group(msgspec.Struct, frozen=True, gc=False):
+    """All the entries of the log in ``(after, last]``, in order. Gaps between positions are none."""
+
+    after: int
+    last: int
+    entries: Sequence[Entry]
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """An event that is to be appended, to one address."""
+
+    address: str
+    type: str
+    data: str
+    lead: int = 0
+    id: str | None = None
+    sender: str | None = None
+    exclude: tuple[str, ...] = ()
+
+
+class Unit(msgspec.Struct, frozen=True):
+    """What one request appends: all of it or nothing.
+
+    ``key`` is accepted once for each ``producer``; a unit without one is always appended.
+    """
+
+    drafts: Sequence[Draft]
+    producer: str | None = None
+    key: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Return the bytes that its data takes after its addresses are expanded."""
+        return sum(len(draft.data) for draft in self.drafts)
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """Where a unit went: ``entries`` positions from ``first`` on.
+
+    ``replayed`` says that its key had been used before, and this is where the original stands.
+    """
+
+    first: int
+    entries: int
+    replayed: bool = False

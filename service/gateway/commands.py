@@ -1,0 +1,144 @@
+"""What a client's commands do."""
+
+from time import time
+from typing import TYPE_CHECKING
+
+from service.domain.addresses import check_room
+from service.domain.commands import (
+    AnyCommand,
+    Broadcast,
+    DirectMessage,
+    JoinRoom,
+    LeaveRoom,
+    Publish,
+    RefreshToken,
+    RoomMembers,
+    RoomMessage,
+    Rooms,
+    as_publish,
+    check_publish,
+)  # fmt: skip
+from service.domain.delivery import Membership
+from service.domain.errors import Forbidden, RateLimited, TidingsError
+from service.domain.events import Draft, Unit
+from service.domain.frames import frame
+from service.domain.websocket import text_frame
+from service.store import sessions
+
+if TYPE_CHECKING:
+    from service.gateway.connection import Connection
+    from service.gateway.gateway import Gateway
+
+MEMBERS_SHOWN = 1000
+
+
+class Commands:
+    """Performs commands, each on behalf of one connection; raises what it refuses."""
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+
+    async def perform(self, connection: "Connection", command: AnyCommand) -> bytes | None:
+        """Perform one command; return the frame that answers it, if it asked for an answer."""
+        match command:
+            case JoinRoom():
+                answer = await self._join(connection, command)
+            case LeaveRoom():
+                answer = await self._leave(connection, command)
+            case Publish() | RoomMessage() | DirectMessage() | Broadcast():
+                answer = await self._publish(connection, as_publish(command))
+            case Rooms():
+                answer = {"rooms": [{"room": r, "source": m.source} for r, m in connection.rooms.items()]}
+            case RoomMembers():
+                answer = await self._members(connection, command)
+            case RefreshToken():
+                answer = await self._refresh(connection, command)
+            case _:
+                return None
+        return None if command.ref is None else frame("ok", ref=command.ref, **answer)
+
+    async def _join(self, connection: "Connection", command: JoinRoom) -> dict[str, object]:
+        room = check_room(command.room, "#/room")
+        self._check_granted(connection, room)
+        if command.presence and not connection.claims.presence:
+            raise Forbidden("the token does not grant presence")
+        if room not in connection.rooms and len(connection.rooms) >= self._limit:
+            raise RateLimited(f"at most {self._limit} rooms")
+        if command.durable:
+            await self._change(connection, room, joins=True)
+        elif room not in connection.rooms:
+            hub = self._gateway.hub
+            transient = Membership("connection", hub.position)
+            hub.regrant(connection, lambda: connection.rooms.setdefault(room, transient))
+        if command.presence:
+            self._gateway.hub.watch(connection, room)
+        return {"room": room}
+
+    async def _leave(self, connection: "Connection", command: LeaveRoom) -> dict[str, object]:
+        room = check_room(command.room, "#/room")
+        membership = connection.rooms.get(room)
+        if membership is not None and membership.source == "connection":
+            self._gateway.hub.regrant(connection, lambda: connection.rooms.pop(room, None))
+        else:
+            await self._change(connection, room, joins=False)
+        self._gateway.hub.unwatch(connection, room)
+        return {"room": room}
+
+    async def _change(self, connection: "Connection", room: str, *, joins: bool) -> None:
+        """Write the change, and wait until it has come through the log to here."""
+        gateway = self._gateway
+        async with gateway.database.connection() as link:
+            changes = await sessions.change_members(
+                link, gateway.follower.seen, [(room, connection.user, joins)],
+                source="client", max_rooms=self._limit,
+            )  # fmt: skip
+        for change in changes:
+            await gateway.follower.reached(change.position)
+
+    async def join_claimed(self, connection: "Connection", rooms: list[str]) -> None:
+        """Join the rooms that the token names, as far as it also grants them."""
+        for room in rooms:
+            try:
+                self._check_granted(connection, room)
+                await self._change(connection, room, joins=True)
+            except TidingsError as error:
+                connection.notify(
+                    text_frame(frame("error", code=error.code, message=f"cannot join {room}: {error}"))
+                )
+
+    async def _publish(self, connection: "Connection", command: Publish) -> dict[str, object]:
+        data = check_publish(command, self._gateway.settings.max_data)
+        if not connection.claims.publish.match(command.to):
+            raise Forbidden(f"the token does not grant publishing to {command.to}")
+        draft = Draft(
+            command.to, command.event, data, id=command.id, sender=connection.user,
+            exclude=() if command.echo else (f"{connection.user}\n{connection.device}",),
+        )  # fmt: skip
+        key = None if command.id is None else f"id:{command.id}"
+        outcome = await self._gateway.appender.append(
+            Unit([draft], producer=f"user:{connection.user}", key=key)
+        )
+        return {"position": outcome.first, "id": command.id or str(outcome.first)}
+
+    async def _members(self, connection: "Connection", command: RoomMembers) -> dict[str, object]:
+        room = check_room(command.room, "#/room")
+        membership = connection.rooms.get(room)
+        if membership is None or not connection.receives(room, membership.source):
+            self._check_granted(connection, room)
+        async with self._gateway.database.connection() as link:
+            rows = await sessions.members(link, room, "", MEMBERS_SHOWN + 1)
+        members = [{"user": row["user_id"]} for row in rows[:MEMBERS_SHOWN]]
+        return {"room": room, "members": members, "has_more": len(rows) > MEMBERS_SHOWN}
+
+    async def _refresh(self, connection: "Connection", command: RefreshToken) -> dict[str, object]:
+        claims = await self._gateway.verifier.verify(command.token, now=time())
+        self._gateway.refresh(connection, claims)
+        return {"expires_at": claims.expires_at}
+
+    def _check_granted(self, connection: "Connection", room: str) -> None:
+        if not connection.claims.rooms.match(room):
+            raise Forbidden(f"the token does not grant the room {room}")
+
+    @property
+    def _limit(self) -> int:
+        return self._gateway.settings.max_rooms_per_user

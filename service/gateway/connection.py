@@ -1,0 +1,341 @@
+"""One WebSocket: bytes in, bytes out, on callbacks alone.
+
+After the handshake the transport is handed to this object and everything else is let go. At rest it
+has no task, no queue and no reader: what a connection costs while nothing happens is its slots.
+"""
+
+import array
+import asyncio
+import fcntl
+import logging
+import termios
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, cast
+
+from service.domain.claims import Claims
+from service.domain.commands import Ack, AnyCommand, Ping, Pong, read_command, read_envelope
+from service.domain.delivery import Delivery, State
+from service.domain.errors import Invalid, RateLimited, TidingsError
+from service.domain.frames import entry_frame, frame, gap_frame
+from service.domain.recent import Page
+from service.domain.websocket import Close as CloseMessage
+from service.domain.websocket import (
+    FrameReader,
+    Message,
+    ProtocolViolation,
+    close_frame,
+    ping_frame,
+    pong_frame,
+    text_frame,
+    whole_messages,
+)
+from service.domain.websocket import Ping as PingMessage
+from service.domain.websocket import Pong as PongMessage
+from service.stream.hub import Receiver
+
+if TYPE_CHECKING:
+    from service.gateway.gateway import Gateway
+
+log = logging.getLogger("tidings.gateway")
+
+CLOSE_TIMEOUT: Final = 0.1
+"""Seconds from our Close frame to the end: a peer that does not read shall not keep a socket."""
+MAX_COMMANDS: Final = 64
+MAX_OFFENCES: Final = 10
+SILENT_HEARTBEATS: Final = 2
+
+
+class Connection(Receiver, asyncio.Protocol):
+    """A client's socket, from the accepted handshake to its end."""
+
+    __slots__ = (
+        "allowance", "allowed_at", "catching_up", "commands", "drained", "expiry", "gateway", "offences",
+        "outstanding", "owed", "paused", "performing", "reader", "silent", "spoke", "transport",
+    )  # fmt: skip
+
+    def __init__(
+        self, gateway: "Gateway", connection_id: str, claims: Claims, device: str, *, manual: bool
+    ) -> None:
+        Delivery.__init__(self, claims, device, manual=manual)
+        self.id = connection_id
+        self.gateway = gateway
+        self.watches = None
+        self.transport: asyncio.Transport | None = None
+        self.reader: FrameReader | None = None
+        self.commands: deque[AnyCommand] | None = None
+        self.performing: asyncio.Task[None] | None = None
+        self.catching_up: asyncio.Task[None] | None = None
+        self.drained: asyncio.Future[None] | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+        self.paused = False
+        self.owed: bytes | None = None
+        self.silent = 0
+        self.outstanding = 0
+        self.offences = 0
+        self.spoke = 0
+        self.allowance = float(gateway.settings.commands_per_second)
+        self.allowed_at = 0.0
+
+    # The hub's side
+
+    def write(self, data: bytes) -> None:
+        """Write finished frames."""
+        cast("asyncio.Transport", self.transport).write(data)
+
+    def notify(self, data: bytes) -> None:
+        """Write finished frames, unless the buffer is full or the connection is not open."""
+        if not self.paused and self.transport is not None and self.state is not State.CLOSED:
+            self.transport.write(data)
+
+    def end(
+        self, code: int, reason: str, *, reconnect: bool = False, retry_after_ms: int | None = None
+    ) -> None:
+        """Say why, close, and be gone."""
+        if self.state is State.CLOSED:
+            return
+        self.gateway.closed(self, code, reason)
+        if self.transport is None:
+            return
+        if self.paused:
+            # Its peer does not read, so it cannot be told; what lies in the buffer is not sent either.
+            self.transport.abort()
+            return
+        last = frame(
+            "disconnect",
+            code=code,
+            reason=reason,
+            reconnect=reconnect,
+            retry_after_ms=retry_after_ms,
+        )
+        self.transport.write(text_frame(last) + close_frame(code, reason))
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.transport.abort)
+
+    # Pages of the log
+
+    def write_page(self, page: Page, limit: int) -> None:
+        """Write what is due of a page, up to about ``limit`` bytes, and ask how far it got."""
+        parts: list[bytes] = []
+        if page.gap is not None:
+            parts.append(text_frame(gap_frame(page.gap)))
+        size, upto = 0, page.upto
+        for entry in page.entries:
+            if entry.withheld_from(self.user, self.device):
+                continue
+            parts.append(text_frame(entry_frame(entry)))
+            size += len(parts[-1])
+            if size >= limit:
+                upto = entry.position
+                break
+        self.written = max(self.written, upto, page.gap.upto if page.gap is not None else 0)
+        if parts:
+            self.write(b"".join(parts))
+            self.send_ping()
+
+    def send_ping(self) -> None:
+        """Ask, by a ping that carries the position, whether all before it has arrived."""
+        position = self.ping(self.gateway.hub.position)
+        if position is not None:
+            self.write(ping_frame(b"%d" % position))
+
+    async def writable(self) -> None:
+        """Wait until the write buffer has room."""
+        while self.paused:
+            if self.drained is None:
+                self.drained = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self.drained)
+
+    # The transport's side
+
+    def pause_writing(self) -> None:
+        """Take note that the write buffer passed its bound."""
+        self.paused = True
+        if self.state is State.LIVE:
+            self.gateway.hub.lag(self)
+
+    def resume_writing(self) -> None:
+        """Take note that it has drained."""
+        self.paused = False
+        self.silent = 0
+        if self.drained is not None:
+            self.drained.set_result(None)
+            self.drained = None
+        if self.owed is not None:
+            payload, self.owed = self.owed, None
+            self.write(pong_frame(payload))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Be gone."""
+        self.paused = False
+        if self.drained is not None:
+            self.drained.set_result(None)
+            self.drained = None
+        if self.state is not State.CLOSED:
+            self.gateway.closed(self, 1006, "connection lost" if exc is None else type(exc).__name__)
+
+    def eof_received(self) -> bool:
+        """Close: a WebSocket has no half-open state."""
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sent."""
+        self.silent = 0
+        messages = whole_messages(data) if self.reader is None else None
+        if messages is None:
+            messages = self._read(data)
+        for message in messages:
+            self._receive(message)
+
+    def _read(self, data: bytes) -> Sequence[Message]:
+        reader = self.reader or FrameReader(self.gateway.settings.max_message)
+        self.reader = reader
+        try:
+            messages = reader.feed(data)
+        except ProtocolViolation as violation:
+            for message in violation.messages:
+                self._receive(message)
+            self.end(violation.code, violation.reason)
+            return ()
+        if reader.idle:
+            self.reader = None
+        return messages
+
+    def _receive(self, message: Message) -> None:
+        if self.state is State.CLOSED:
+            self._received_late(message)
+        elif isinstance(message, PongMessage):
+            if (position := self.pong(message.payload)) is not None:
+                self.gateway.cursors.mark(self.user, self.device, position)
+        elif isinstance(message, str):
+            self._command(message)
+        elif isinstance(message, PingMessage):
+            self._answer(message.payload)
+        elif isinstance(message, CloseMessage):
+            self._closed_by_peer(message)
+        else:
+            self._refuse(Invalid("frames are JSON text"), None)
+
+    def _received_late(self, message: Message) -> None:
+        """After our Close only the peer's own matters: both have said it, so the socket can go."""
+        if isinstance(message, CloseMessage) and self.transport is not None:
+            self.transport.close()
+
+    def _closed_by_peer(self, message: CloseMessage) -> None:
+        self.gateway.closed(self, message.code or 1005, "closed by the client")
+        self.write(close_frame(message.code))
+        cast("asyncio.Transport", self.transport).close()
+
+    def _answer(self, payload: bytes) -> None:
+        """Answer a ping; while the buffer is full only the last one is owed (RFC 6455 §5.5.3)."""
+        if self.paused:
+            self.owed = payload
+        else:
+            self.write(pong_frame(payload))
+
+    # Commands
+
+    def _command(self, text: str) -> None:
+        if not self._allowed():
+            return
+        try:
+            command = read_command(text)
+        except TidingsError as error:
+            self._refuse(error, _ref_of(text))
+            return
+        if isinstance(command, Ack):
+            self.acknowledge(command.position)
+        elif isinstance(command, Ping):
+            self.reply(frame("pong", ts=command.ts, ref=command.ref))
+        elif not isinstance(command, Pong):
+            self._enqueue(command)
+
+    def acknowledge(self, position: int) -> None:
+        """Take the client's own word for what it has processed."""
+        if (moved := self.ack(position, self.gateway.hub.position)) is not None:
+            self.gateway.cursors.mark(self.user, self.device, moved)
+
+    def _allowed(self) -> bool:
+        """Charge one command; whoever goes on beyond the limit is closed."""
+        now = asyncio.get_running_loop().time()
+        rate = self.gateway.settings.commands_per_second
+        self.allowance = min(rate, self.allowance + (now - self.allowed_at) * rate) - 1
+        self.allowed_at = now
+        if self.allowance >= 0:
+            self.offences = 0
+            return True
+        self.offences += 1
+        if self.offences > MAX_OFFENCES:
+            self.end(4029, "too many commands")
+        else:
+            self._refuse(RateLimited(f"at most {rate} commands a second"), None)
+        return False
+
+    def _enqueue(self, command: AnyCommand) -> None:
+        """Perform commands one after the other; reading stops while too many wait."""
+        if self.commands is None:
+            self.commands = deque()
+        self.commands.append(command)
+        if len(self.commands) >= MAX_COMMANDS:
+            cast("asyncio.Transport", self.transport).pause_reading()
+        if self.performing is None:
+            self.performing = self.gateway.spawn(self._perform())
+
+    async def _perform(self) -> None:
+        transport = cast("asyncio.Transport", self.transport)
+        while self.commands and self.state is not State.CLOSED:
+            command = self.commands.popleft()
+            try:
+                self.reply(await self.gateway.commands.perform(self, command))
+            except TidingsError as error:
+                self._refuse(error, command.ref)
+            if len(self.commands) == MAX_COMMANDS // 2 and not transport.is_closing():
+                transport.resume_reading()
+        self.commands = None
+        self.performing = None
+
+    def reply(self, answer: bytes | None) -> None:
+        """Write an answer; a client that asks and asks and never reads is closed."""
+        if answer is None or self.state is State.CLOSED:
+            return
+        transport = cast("asyncio.Transport", self.transport)
+        if transport.get_write_buffer_size() > 2 * self.gateway.settings.write_buffer:
+            self.end(4029, "answers are not read")
+        else:
+            transport.write(text_frame(answer))
+
+    def _refuse(self, error: TidingsError, ref: str | int | None) -> None:
+        self.gateway.metrics.refusals.labels(error.code).inc()
+        self.reply(frame("error", ref=ref, code=error.code, message=str(error)))
+
+    # Signs of life
+
+    def alive(self) -> bool:
+        """Tell, once a heartbeat, whether anything came in or drained out within the last two.
+
+        A slow link may be silent for long, because its pongs wait behind megabytes: bytes that leave
+        are as good a sign as frames that arrive.
+        """
+        outstanding = self._outstanding()
+        if outstanding < self.outstanding:
+            self.silent = 0
+        self.outstanding = outstanding
+        self.silent += 1
+        return self.silent <= SILENT_HEARTBEATS
+
+    def _outstanding(self) -> int:
+        """Return the bytes written that the peer's kernel has not confirmed (SIOCOUTQ)."""
+        transport = cast("asyncio.Transport", self.transport)
+        waiting = transport.get_write_buffer_size()
+        socket = transport.get_extra_info("socket")
+        if socket is None or socket.fileno() < 0:
+            return waiting
+        unsent = array.array("i", [0])
+        fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, unsent)
+        return waiting + unsent[0]
+
+
+def _ref_of(text: str) -> str | int | None:
+    try:
+        return read_envelope(text).ref
+    except Invalid:
+        return None

@@ -1,0 +1,309 @@
+"""The WebSocket edge as a whole: admits connections, catches them up, keeps them alive, drains."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Coroutine
+from time import time
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+from service.auth.tokens import TokenVerifier
+from service.domain.addresses import EVERYONE
+from service.domain.claims import Claims
+from service.domain.delivery import Session, State
+from service.domain.errors import Forbidden, Revoked, Unavailable
+from service.domain.frames import frame, gap_frame
+from service.domain.recent import Gap, Page
+from service.domain.revocations import Revocations
+from service.domain.websocket import text_frame
+from service.gateway.commands import Commands
+from service.gateway.connection import Connection
+from service.gateway.pulse import Pulse
+from service.observe.metrics import Metrics
+from service.settings import Settings
+from service.store import log as store
+from service.store import sessions
+from service.store.database import Database
+from service.stream.appender import Appender
+from service.stream.cursors import Cursors
+from service.stream.follower import Follower
+from service.stream.hub import Receiver
+
+log = logging.getLogger("tidings.gateway")
+
+PAGE_ENTRIES: Final = 512
+PAGE_BYTES: Final = 256 * 1024
+RETRY_PAUSE: Final = 0.5
+
+
+class Asked(NamedTuple):
+    """What a client asks for at connect, beside its token."""
+
+    device: str = "default"
+    after: int | None = None
+    manual: bool = False
+    presence: bool = False
+
+
+class Gateway:
+    """Every connection of this instance, and what they share."""
+
+    def __init__(
+        self, settings: Settings, database: Database, verifier: TokenVerifier,
+        revocations: Revocations, follower: Follower, appender: Appender, cursors: Cursors,
+        metrics: Metrics, *, identity: str,
+    ) -> None:  # fmt: skip
+        self.settings = settings
+        self.database = database
+        self.verifier = verifier
+        self.revocations = revocations
+        self.follower = follower
+        self.hub = follower.hub
+        self.appender = appender
+        self.cursors = cursors
+        self.metrics = metrics
+        self.identity = identity
+        self.commands = Commands(self)
+        self.pulse = Pulse(self.hub, cursors, settings.heartbeat, settings.ack_interval)
+        self.count = 0
+        self.draining = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reading = asyncio.Semaphore(max(1, settings.pool_size // 2))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something for a connection; it is awaited at the end, and its failure is told."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a connection's task failed", exc_info=error)
+
+    # Admission
+
+    def check_ready(self) -> None:
+        """Raise Unavailable unless this instance may take connections."""
+        if self.draining:
+            raise Unavailable("this instance is shutting down")
+        if not self.follower.trusted:
+            raise Unavailable("the log cannot be read just now")
+        if self.count >= self.settings.max_connections:
+            raise Unavailable("this instance has no room for more connections")
+
+    async def admit(self, claims: Claims, asked: Asked) -> tuple[Connection, Session]:
+        """Register a connection and load what is due to it; raises where it may not come in.
+
+        It is registered before the load, so that no membership or revocation falls between.
+        """
+        self.check_ready()
+        if asked.presence and not claims.presence:
+            raise Forbidden("the token does not grant presence")
+        connection = Connection(self, uuid4().hex, claims, asked.device, manual=asked.manual)
+        self.hub.register(connection)
+        self.count += 1
+        try:
+            self._check_still_welcome(connection)
+            async with self.database.connection() as link:
+                session = await sessions.open_session(
+                    link, claims.user, asked.device, asked.after, self.settings.max_devices_per_user
+                )
+            self._check_still_welcome(connection)
+        except BaseException:
+            self._forget(connection)
+            raise
+        return connection, session
+
+    def _check_still_welcome(self, connection: Connection) -> None:
+        if self.revocations.refuse(connection.claims):
+            raise Revoked("the token has been revoked")
+        if connection.state is State.CLOSED:
+            raise Unavailable("disconnected while connecting")
+
+    def _forget(self, connection: Connection) -> None:
+        if connection.state is not State.CLOSED:
+            self.count -= 1
+        self.hub.unregister(connection)
+
+    def abandon(self, connection: Connection) -> None:
+        """Let go of a connection that was admitted and never opened."""
+        self._forget(connection)
+
+    def open(
+        self, connection: Connection, transport: asyncio.Transport, asked: Asked, session: Session
+    ) -> None:
+        """Begin on a socket whose handshake has just been answered."""
+        connection.transport = transport
+        self._evict_beyond_limit(connection)
+        position, gap = _place(asked, session)
+        connection.begin(session, position)
+        self._expire_at(connection, connection.claims.expires_at)
+        self.pulse.add(connection)
+        if asked.presence:
+            self.hub.watch(connection, EVERYONE)
+        self._welcome(connection, session, position, gap)
+        self.hub.announce(connection)
+        self._join_claimed(connection)
+        self.catch_up(connection)
+        log.info("connection opened", extra={
+            "connection": connection.id, "user": connection.user, "device": connection.device,
+            "position": position, "peer": _peer(transport),
+        })  # fmt: skip
+
+    def _evict_beyond_limit(self, newest: Connection) -> None:
+        """Close a user's oldest connections: half-open ones must never keep a phone out."""
+        connections = list(self.hub.users[newest.user])
+        for oldest in connections[: -self.settings.max_connections_per_user]:
+            oldest.end(4010, "too many connections of this user")
+
+    def _expire_at(self, connection: Connection, at: float) -> None:
+        if connection.expiry is not None:
+            connection.expiry.cancel()
+        loop = asyncio.get_running_loop()
+        connection.expiry = loop.call_later(max(0.0, at - time()), connection.end, 4001, "token expired")
+
+    def _welcome(self, connection: Connection, session: Session, position: int, gap: Gap | None) -> None:
+        rooms = sorted(room for room, m in connection.rooms.items() if connection.receives(room, m.source))
+        connection.write(text_frame(frame(
+            "welcome", user=connection.user, device=connection.device, connection=connection.id,
+            log=self.identity, position=position, head=session.head,
+            heartbeat=self.settings.heartbeat, rooms=rooms,
+        )))  # fmt: skip
+        if gap is not None:
+            connection.write(text_frame(gap_frame(gap)))
+
+    def _join_claimed(self, connection: Connection) -> None:
+        missing = [room for room in connection.claims.join if room not in connection.rooms]
+        if missing:
+            self.spawn(self.commands.join_claimed(connection, missing))
+
+    def refresh(self, connection: Connection, claims: Claims) -> None:
+        """Go on with a newer token: its grants and its expiry replace the old ones."""
+        if claims.user != connection.user:
+            raise Forbidden("the token is another user's")
+        if self.revocations.refuse(claims):
+            raise Revoked("the token has been revoked")
+
+        def regrant() -> None:
+            connection.claims = claims
+            for room, membership in list(connection.rooms.items()):
+                if membership.source == "connection" and not claims.rooms.match(room):
+                    del connection.rooms[room]
+
+        self.hub.regrant(connection, regrant)
+        self._expire_at(connection, claims.expires_at)
+
+    # Catching up
+
+    def catch_up(self, connection: Receiver) -> None:
+        """Bring a connection to the hub's position: at once where memory holds the rest."""
+        if not isinstance(connection, Connection) or connection.catching_up is not None:
+            return
+        if not connection.paused and self.follower.trusted and connection.written <= self.hub.position:
+            page = self._page_from_memory(connection)
+            if page is not None and self._write(connection, page):
+                return
+        connection.catching_up = self.spawn(self._catch_up(connection))
+
+    async def _catch_up(self, connection: Connection) -> None:
+        """Write page after page under flow control until the connection is live."""
+        try:
+            while connection.state is State.CATCHING_UP:
+                await connection.writable()
+                await self.follower.until_trusted()
+                if connection.written > self.hub.position:
+                    await self.follower.reached(connection.written)
+                page = self._page_from_memory(connection) or await self._page_from_log(connection)
+                if page is None or not self.follower.trusted:
+                    continue
+                if connection.state is State.CATCHING_UP and self._write(connection, page):
+                    return
+                await asyncio.sleep(0)  # a long backlog shares the loop
+        finally:
+            connection.catching_up = None
+
+    def _write(self, connection: Connection, page: Page) -> bool:
+        """Write a page; tell whether the connection is live now, in this very step of the loop."""
+        connection.write_page(page, PAGE_BYTES)
+        if connection.written < self.hub.position or connection.paused:
+            return False
+        self.hub.go_live(connection)
+        connection.write(text_frame(frame("live", position=self.hub.position)))
+        return True
+
+    def _page_from_memory(self, connection: Connection) -> Page | None:
+        page = self.hub.recent.page(
+            connection.written, self.hub.position, connection.intervals(), PAGE_ENTRIES
+        )
+        if page is not None:
+            self.metrics.catch_up_pages.labels("memory").inc()
+        return page
+
+    async def _page_from_log(self, connection: Connection) -> Page | None:
+        try:
+            async with self._reading, self.database.connection() as link:
+                page = await store.page(
+                    link,
+                    connection.written,
+                    self.hub.position,
+                    connection.intervals(),
+                    PAGE_ENTRIES,
+                )
+        except Unavailable as error:
+            log.warning("cannot read a page of the log: %s", error)
+            await asyncio.sleep(RETRY_PAUSE)
+            return None
+        self.metrics.catch_up_pages.labels("log").inc()
+        return page
+
+    # The end
+
+    def closed(self, connection: Connection, code: int, reason: str) -> None:
+        """Take a connection out of everything; its socket is the caller's to close."""
+        self._forget(connection)
+        self.pulse.remove(connection)
+        if connection.expiry is not None:
+            connection.expiry.cancel()
+        if connection.catching_up is not None:
+            connection.catching_up.cancel()
+        if connection.transport is None:
+            return
+        self.metrics.closes.labels(str(code)).inc()
+        log.info("connection closed", extra={
+            "connection": connection.id, "user": connection.user, "device": connection.device,
+            "code": code, "reason": reason, "acked": connection.acked,
+        })  # fmt: skip
+
+    async def drain(self, window: float) -> None:
+        """Send everyone away, to come back within ``window`` seconds, and wait for what runs."""
+        self.draining = True
+        for connection in list(self.hub):
+            if isinstance(connection, Connection):
+                pause = random.randrange(int(window * 1000) + 1)  # noqa: S311 - spreads load, hides nothing
+                connection.end(1012, "the server is restarting", reconnect=True, retry_after_ms=pause)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=window)
+
+    async def close(self) -> None:
+        """End what is still running."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _place(asked: Asked, session: Session) -> tuple[int, Gap | None]:
+    """Return the position to start after, and what has to be said about it first."""
+    if asked.after is None:
+        return session.cursor, None
+    if asked.after > session.head:
+        # This log never gave that number out: it was restored to an older state, or it is another.
+        return session.cursor, Gap(session.cursor, asked.after, "unknown_position")
+    return asked.after, None
+
+
+def _peer(transport: asyncio.Transport) -> str:
+    peer = transport.get_extra_info("peername")
+    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""

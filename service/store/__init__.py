@@ -1,0 +1,1 @@
+"""PostgreSQL: every statement that the service sends stands in here."""

@@ -1,0 +1,251 @@
+"""The log: append a group, read pages, know the head."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from service.domain.events import Entry, Group, Outcome, Unit
+from service.domain.recent import Gap, Interval, Page
+from service.domain.revocations import Revocation
+
+APPEND: Final = """
+select * from tidings.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+"""
+
+_COLUMNS: Final = "position, kind, address, type, data, time, lead, id, sender, exclude"
+
+RANGE: Final = f"""
+select {_COLUMNS} from tidings.events
+where position > $1 and position <= $2 order by position limit $3
+"""
+
+# The bounds of the log come with the page from one snapshot, so retention cannot open a silent hole
+# between them. `lost_to` is set where the cursor lies in a stretch that a failover lost.
+PAGE: Final = f"""
+select l.floor, (select i.lost_to from tidings.lineage i
+                 where i.lost_from < $1 and $1 < i.lost_to order by i.id desc limit 1) as lost_to, e.*
+from tidings.log l
+left join lateral (
+    select e.* from unnest($3::text[], $4::bigint[], $5::bigint[]) as a(address, since, until)
+    cross join lateral (
+        select {_COLUMNS} from tidings.events e
+        where e.address = a.address
+          and e.position > greatest($1, a.since) and e.position <= least($2, a.until)
+        order by e.position limit $6) e
+    order by e.position limit $6) e on true
+"""
+
+START: Final = """
+select l.identity, tidings.head() as head, l.floor,
+       coalesce((select max(id) from tidings.lineage), 0) as lineage,
+       (select coalesce(json_agg(json_strip_nulls(json_build_object(
+            'id', id, 'jti', jti, 'user', user_id, 'issued_before', issued_before, 'ban', ban))), '[]')
+        from tidings.revocations)::text as revocations,
+       (select coalesce(json_agg(json_build_object(
+            'id', id, 'name', name, 'secret_hash', encode(secret_hash, 'hex'), 'scopes', scopes,
+            'addresses', addresses, 'expires_at', extract(epoch from expires_at))), '[]')
+        from tidings.api_keys)::text as keys,
+       current_setting('fsync') as fsync, current_setting('synchronous_commit') as synchronous_commit
+from tidings.log l
+"""
+
+CONFIRM: Final = f"""
+select tidings.head() as head, coalesce((select max(id) from tidings.lineage), 0) as lineage,
+       l.partitioned_to - p.last_value as room, e.*
+from tidings.log l cross join tidings.position p
+left join lateral (
+    select {_COLUMNS} from tidings.events
+    where address = 'control' and position > $1 order by position limit 1000) e on true
+"""
+
+ROOM_EVENTS: Final = f"""
+select {_COLUMNS} from tidings.events e
+where address = $1 and kind = 'event' and position > $2 and position < $3
+order by position {{order}} limit $4
+"""
+
+_names = msgspec.json.Decoder(tuple[str, ...]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Start(NamedTuple):
+    """What an instance begins with, all from one snapshot at ``head``."""
+
+    identity: str
+    head: int
+    floor: int
+    lineage: int
+    revocations: list[Revocation]
+    keys: bytes
+    fsync: str
+    synchronous_commit: str
+
+
+class Head(NamedTuple):
+    """Where the log stands, and the control entries that an instance has not applied yet."""
+
+    head: int
+    lineage: int
+    room: int
+    """Positions left before another partition is needed."""
+    control: list[Entry]
+
+
+async def start(connection: asyncpg.Connection) -> Start:
+    """Read what an instance begins with."""
+    row = await connection.fetchrow(START)
+    return Start(
+        identity=str(row["identity"]),
+        head=row["head"],
+        floor=row["floor"],
+        lineage=row["lineage"],
+        revocations=msgspec.json.decode(row["revocations"], type=list[Revocation]),
+        keys=row["keys"].encode(),
+        fsync=row["fsync"],
+        synchronous_commit=row["synchronous_commit"],
+    )
+
+
+async def confirm(connection: asyncpg.Connection, position: int) -> Head:
+    """Read the head, and the control entries after ``position``."""
+    rows = await connection.fetch(CONFIRM, position)
+    control = [_entry(row) for row in rows if row["position"] is not None]
+    return Head(rows[0]["head"], rows[0]["lineage"], rows[0]["room"], control)
+
+
+async def append(
+    connection: asyncpg.Connection, batch: UUID, units: Sequence[Unit], *,
+    seen: int, retry: bool, window: float,
+) -> tuple[Group | None, list[Outcome]]:  # fmt: skip
+    """Append a group in one statement, one round trip, one commit.
+
+    ``seen`` is the highest position this instance has ever seen, ``window`` how long a key is
+    remembered, in seconds. With ``retry`` an earlier attempt of the same ``batch`` may have been
+    committed: it is looked for first. Returns the group as the tail takes it (None where every unit
+    was a replay) and each unit's outcome.
+    """
+    drafts = [(number, draft) for number, unit in enumerate(units) for draft in unit.drafts]
+    keyed, index = [], 0
+    for number, unit in enumerate(units):
+        if unit.key is not None:
+            keyed.append((number, unit.producer, unit.key, index, len(unit.drafts)))
+        index += len(unit.drafts)
+    columns = [list(column) for column in zip(*keyed, strict=True)] or [[], [], [], [], []]
+    row = await connection.fetchrow(
+        APPEND, batch, seen, retry, timedelta(seconds=window),
+        [number for number, _ in drafts],
+        ["event"] * len(drafts),
+        [d.address for _, d in drafts],
+        [d.type for _, d in drafts],
+        [d.data for _, d in drafts],
+        [d.lead for _, d in drafts],
+        [d.id for _, d in drafts],
+        [d.sender for _, d in drafts],
+        [_encode(d.exclude).decode() if d.exclude else None for _, d in drafts],
+        *columns,
+    )  # fmt: skip
+    return _outcome(row, units)
+
+
+def _outcome(row: asyncpg.Record, units: Sequence[Unit]) -> tuple[Group | None, list[Outcome]]:
+    originals = zip(row["originals"] or (), row["originals_entries"] or (), strict=True)
+    replayed = dict(zip(row["replayed"], originals, strict=True))
+    outcomes: list[Outcome] = []
+    entries: list[Entry] = []
+    position = row["first"]
+    time = timestamp(row["at"]) if position is not None else ""
+    for number, unit in enumerate(units):
+        if number in replayed:
+            first, count = replayed[number]
+            outcomes.append(Outcome(first, count, replayed=True))
+        else:
+            outcomes.append(Outcome(position, len(unit.drafts)))
+            for offset, d in enumerate(unit.drafts):
+                entries.append(Entry(
+                    position + offset, "event", d.address, d.type, d.data, time,
+                    d.lead, d.id, d.sender, d.exclude,
+                ))  # fmt: skip
+        if position is not None:
+            position += len(unit.drafts)
+    if row["first"] is None:
+        return None, outcomes
+    return Group(row["after"], row["last"], entries), outcomes
+
+
+async def between(connection: asyncpg.Connection, after: int, upto: int, limit: int) -> Group:
+    """Read the log in ``(after, upto]``, or the first ``limit`` entries of it."""
+    rows = await connection.fetch(RANGE, after, upto, limit)
+    entries = [_entry(row) for row in rows]
+    return Group(after, entries[-1].position if len(entries) == limit else upto, entries)
+
+
+async def page(
+    connection: asyncpg.Connection, after: int, upto: int, intervals: Sequence[Interval], limit: int
+) -> Page:
+    """Read at most ``limit`` entries that are due in ``(after, upto]``, with the gap before them."""
+    addresses, sinces, untils = zip(*intervals, strict=True)
+    rows = await connection.fetch(PAGE, after, upto, addresses, sinces, untils, limit)
+    floor, lost_to = rows[0]["floor"], rows[0]["lost_to"]
+    entries = [_entry(row) for row in rows if row["position"] is not None]
+    gap = None
+    if lost_to is not None:
+        gap = Gap(after, lost_to, "failover")
+    elif floor > after:
+        gap = Gap(after, floor, "retention")
+    return Page(entries, entries[-1].position if len(entries) == limit else upto, gap)
+
+
+async def room_events(
+    connection: asyncpg.Connection, room: str, after: int, before: int, limit: int, *, newest: bool
+) -> list[Entry]:
+    """Read events of a room strictly between two positions, newest or oldest first."""
+    statement = ROOM_EVENTS.format(order="desc" if newest else "asc")
+    rows = await connection.fetch(statement, f"room:{room}", after, before, limit)
+    return [_entry(row) for row in rows]
+
+
+async def positions(connection: asyncpg.Connection, first: int, count: int) -> list[tuple[int, str]]:
+    """Return position and address of the entries of one earlier POST, as far as they are held."""
+    rows = await connection.fetch(
+        "select position, address from tidings.events where position between $1 and $2 order by 1",
+        first, first + count - 1,
+    )  # fmt: skip
+    return [(row["position"], row["address"]) for row in rows]
+
+
+async def ensure_partitions(connection: asyncpg.Connection) -> None:
+    """Make partitions until there is room ahead of the head."""
+    await connection.fetchval("select tidings.ensure_partitions()")
+
+
+async def append_disconnect(connection: asyncpg.Connection, seen: int, connection_id: str) -> int:
+    """Write the order to close one connection; return its position."""
+    position: int = await connection.fetchval(
+        "select tidings.append_one($1, 'disconnect', 'control', $2, '')", seen, connection_id
+    )
+    return position
+
+
+def timestamp(at: datetime) -> str:
+    """Return an instant as frames show it: RFC 3339, UTC, milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _entry(row: asyncpg.Record) -> Entry:
+    exclude = row["exclude"]
+    return Entry(
+        position=row["position"],
+        kind=row["kind"],
+        address=row["address"],
+        type=row["type"],
+        data=row["data"],
+        time=timestamp(row["time"]),
+        lead=row["lead"],
+        id=row["id"],
+        sender=row["sender"],
+        exclude=() if exclude is None else _names(exclude),
+    )

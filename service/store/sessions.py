@@ -1,0 +1,111 @@
+"""What the database knows of users and devices: sessions, cursors, rooms."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import asyncpg
+
+from service.domain.delivery import Membership, Session, Source
+from service.domain.recent import Interval
+
+OPEN: Final = "select * from tidings.open_session($1, $2, $3, $4)"
+
+CHANGE: Final = "select * from tidings.change_members($1, $2, $3, $4, $5, $6)"
+
+# Cursors are written behind: losing the last second of them costs duplicates, never an event.
+MOVE: Final = """
+with unsynced as materialized (select set_config('synchronous_commit', 'off', true))
+update tidings.devices d set cursor = greatest(d.cursor, m.cursor), seen_at = clock_timestamp()
+from unsynced, unnest($1::text[], $2::text[], $3::bigint[]) as m(user_id, device, cursor)
+where d.user_id = m.user_id and d.device = m.device
+"""
+
+FORGET_IDLE: Final = """
+delete from tidings.devices where ctid = any (array(
+    select ctid from tidings.devices where seen_at < clock_timestamp() - make_interval(secs => $1)
+    limit 1000))
+"""
+
+MEMBERS: Final = """
+select user_id, source, since from tidings.memberships
+where room = $1 and until is null and user_id > $2 order by user_id limit $3
+"""
+
+ROOMS: Final = """
+select room, source, since from tidings.memberships
+where user_id = $1 and until is null and room > $2 order by room limit $3
+"""
+
+
+class Change(NamedTuple):
+    """A membership that was changed, and where the log says so."""
+
+    room: str
+    user: str
+    joins: bool
+    position: int
+
+
+async def open_session(
+    connection: asyncpg.Connection, user: str, device: str, after: int | None, max_devices: int
+) -> Session:
+    """Know the user and the device from now on, and return what is due to the device."""
+    row = await connection.fetchrow(OPEN, user, device, after, max_devices)
+    current: dict[str, Membership] = {}
+    past: list[tuple[Interval, Source]] = []
+    for room, source, since, until in zip(
+        row["rooms"], row["sources"], row["sinces"], row["untils"], strict=True
+    ):
+        if until is None:
+            current[room] = Membership(source, since)
+        else:
+            past.append((Interval(f"room:{room}", since, until), source))
+    return Session(
+        head=row["head"],
+        floor=row["floor"],
+        first_seen=row["first_seen"],
+        cursor=row["cursor"],
+        memberships=current,
+        past=tuple(past),
+    )
+
+
+async def change_members(
+    connection: asyncpg.Connection,
+    seen: int,
+    changes: Iterable[tuple[str, str, bool]],
+    *,
+    source: Source,
+    max_rooms: int | None = None,
+) -> list[Change]:
+    """Join and leave: ``(room, user, joins)`` each. What is so already is not in the answer."""
+    rooms, users, joins = zip(*changes, strict=True)
+    rows = await connection.fetch(CHANGE, seen, rooms, users, joins, source, max_rooms)
+    return [Change(*row) for row in rows]
+
+
+async def move_cursors(connection: asyncpg.Connection, cursors: Mapping[tuple[str, str], int]) -> None:
+    """Move devices' cursors forward; a device that is forgotten meanwhile stays so."""
+    users, devices = zip(*cursors, strict=True)
+    await connection.execute(MOVE, users, devices, list(cursors.values()))
+
+
+async def forget_idle(connection: asyncpg.Connection, age: float) -> None:
+    """Forget devices not seen for ``age`` seconds, at most a thousand at a time."""
+    await connection.execute(FORGET_IDLE, age)
+
+
+async def members(
+    connection: asyncpg.Connection, room: str, after: str, limit: int
+) -> Sequence[asyncpg.Record]:
+    """Return ``user_id, source, since`` of a room's members, by name."""
+    rows: Sequence[asyncpg.Record] = await connection.fetch(MEMBERS, room, after, limit)
+    return rows
+
+
+async def rooms(
+    connection: asyncpg.Connection, user: str, after: str, limit: int
+) -> Sequence[asyncpg.Record]:
+    """Return ``room, source, since`` of a user's rooms, by name."""
+    found: Sequence[asyncpg.Record] = await connection.fetch(ROOMS, user, after, limit)
+    return found

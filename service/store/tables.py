@@ -1,0 +1,132 @@
+"""The tables, as SQLAlchemy knows them: for composed queries, and to hold the migrations against."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, TIMESTAMP
+
+metadata = sa.MetaData(schema="tidings")
+_instant = TIMESTAMP(timezone=True)
+_now = sa.text("clock_timestamp()")
+
+log = sa.Table(
+    "log",
+    metadata,
+    sa.Column("one", sa.Boolean, primary_key=True, server_default=sa.true()),
+    sa.Column("identity", sa.Uuid, nullable=False, server_default=sa.text("gen_random_uuid()")),
+    sa.Column("floor", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("system_identifier", sa.BigInteger, nullable=False),
+    sa.Column("timeline", sa.Text, nullable=False),
+    sa.Column("partitioned_to", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("readable_by", sa.Integer, nullable=False, server_default="1"),
+    sa.CheckConstraint("one", name="log_one_check"),
+)
+
+lineage = sa.Table(
+    "lineage",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("lost_from", sa.BigInteger, nullable=False),
+    sa.Column("lost_to", sa.BigInteger, nullable=False),
+    sa.Column("system_identifier", sa.BigInteger, nullable=False),
+    sa.Column("timeline", sa.Text, nullable=False),
+    sa.Column("at", _instant, nullable=False, server_default=_now),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("time", _instant, nullable=False),
+    sa.Column("lead", sa.Integer, nullable=False),
+    sa.Column("id", sa.Text),
+    sa.Column("sender", sa.Text),
+    sa.Column("exclude", sa.Text),
+    sa.Column("batch", sa.Uuid),
+    sa.Index("events_by_address", "address", "position"),
+    postgresql_partition_by="range (position)",
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("producer", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("entries", sa.Integer, nullable=False),
+    sa.Column("created_at", _instant, nullable=False),
+    sa.Index("idempotency_keys_by_age", "created_at"),
+)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("first_seen", sa.BigInteger, nullable=False),
+)
+
+devices = sa.Table(
+    "devices",
+    metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("device", sa.Text, primary_key=True),
+    sa.Column("start", sa.BigInteger, nullable=False),
+    sa.Column("cursor", sa.BigInteger, nullable=False),
+    sa.Column("seen_at", _instant, nullable=False, server_default=_now),
+    sa.Index("devices_by_age", "seen_at"),
+    postgresql_with={"fillfactor": 80},
+)
+
+memberships = sa.Table(
+    "memberships",
+    metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("room", sa.Text, primary_key=True),
+    sa.Column("since", sa.BigInteger, primary_key=True),
+    sa.Column("until", sa.BigInteger),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.CheckConstraint("source in ('api', 'client')", name="memberships_source_check"),
+    sa.Index(
+        "memberships_open",
+        "user_id",
+        "room",
+        unique=True,
+        postgresql_where=sa.text("until is null"),
+    ),
+    sa.Index("memberships_by_room", "room", "user_id", postgresql_where=sa.text("until is null")),
+)
+
+revocations = sa.Table(
+    "revocations",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("jti", sa.Text),
+    sa.Column("user_id", sa.Text),
+    sa.Column("issued_before", sa.BigInteger),
+    sa.Column("ban", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("created_at", _instant, nullable=False, server_default=_now),
+    sa.Column("created_by", sa.Text, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("secret_hash", BYTEA, nullable=False),
+    sa.Column("scopes", ARRAY(sa.Text), nullable=False),
+    sa.Column("addresses", ARRAY(sa.Text)),
+    sa.Column("created_at", _instant, nullable=False, server_default=_now),
+    sa.Column("expires_at", _instant),
+    sa.Column("last_used_at", _instant),
+)
+
+instances = sa.Table(
+    "instances",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("seen_at", _instant, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""From the log to the connections: appender, follower, hub and cursors."""

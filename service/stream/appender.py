@@ -1,0 +1,199 @@
+"""Group commit: what arrives while one append is in flight is the next group.
+
+There is no timer and no linger: an idle service commits a single event at once, and a busy one
+shares each commit among as many requests as came meanwhile.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from service.domain.errors import Invalid, OutcomeUnknown, TidingsError, Unavailable
+from service.domain.events import MAX_UNIT_BYTES, MAX_UNIT_ENTRIES, Group, Outcome, Unit
+from service.observe.metrics import Metrics
+from service.store import log as store
+from service.store.database import LOST, Database, refusal
+
+log = logging.getLogger("tidings.appender")
+
+MAX_WAITING_ENTRIES: Final = 50_000
+MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+RETRY_PAUSE: Final = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    unit: Unit
+    size: int
+    deadline: float
+    outcome: asyncio.Future[Outcome]
+
+
+class Appender:
+    """Appends units to the log, and hands each committed group to ``committed``.
+
+    The queue is bounded in entries and bytes; beyond that a unit is refused with Unavailable before
+    anything is done. A unit is answered within ``timeout`` seconds, whatever the database does.
+    """
+
+    def __init__(
+        self, database: Database, metrics: Metrics, *,
+        committed: Callable[[Group], None], seen: Callable[[], int], timeout: float, window: float,
+    ) -> None:  # fmt: skip
+        self._database = database
+        self._metrics = metrics
+        self._committed = committed
+        self._seen = seen
+        self._timeout = timeout
+        self._window = window
+        self._waiting: deque[_Waiting] = deque()
+        self._entries = 0
+        self._bytes = 0
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def append(self, unit: Unit) -> Outcome:
+        """Append a unit; returns once it is committed.
+
+        Raises Invalid where the database refuses a value, Unavailable where nothing was done, and
+        OutcomeUnknown where that could not be found out in time. A caller that stops waiting does
+        not take its unit back.
+        """
+        if self._entries + len(unit.drafts) > MAX_WAITING_ENTRIES or self._bytes > MAX_WAITING_BYTES:
+            self._metrics.append_outcomes.labels("unavailable").inc()
+            raise Unavailable("too much is waiting to be committed")
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(unit, unit.size, loop.time() + self._timeout, loop.create_future())
+        self._waiting.append(waiting)
+        self._entries += len(unit.drafts)
+        self._bytes += waiting.size
+        self._idle.clear()
+        self._arrived.set()
+        return await waiting.outcome
+
+    async def run(self) -> None:
+        """Commit one group after the other until cancelled; what waits then is refused."""
+        try:
+            while True:
+                await self._arrived.wait()
+                await self._commit(self._next_group())
+                if not self._waiting:
+                    self._arrived.clear()
+                    self._idle.set()
+        finally:
+            while self._waiting:
+                self._settle(self._take(), Unavailable("the service is shutting down"))
+
+    async def drained(self) -> None:
+        """Wait until nothing is waiting and nothing is in flight."""
+        await self._idle.wait()
+
+    def _take(self) -> _Waiting:
+        waiting = self._waiting.popleft()
+        self._entries -= len(waiting.unit.drafts)
+        self._bytes -= waiting.size
+        return waiting
+
+    def _next_group(self) -> list[_Waiting]:
+        """Take what fits into one group. Two units with one key cannot share it: the later waits."""
+        group: list[_Waiting] = []
+        entries = size = 0
+        keys: set[tuple[str | None, str]] = set()
+        while self._waiting:
+            head = self._waiting[0]
+            entries += len(head.unit.drafts)
+            size += head.size
+            if group and (entries > MAX_UNIT_ENTRIES or size > MAX_UNIT_BYTES):
+                break
+            if head.unit.key is not None:
+                key = (head.unit.producer, head.unit.key)
+                if key in keys:
+                    break
+                keys.add(key)
+            group.append(self._take())
+        return group
+
+    async def _commit(self, group: list[_Waiting]) -> None:
+        """Commit a group, or answer each of its units with why not."""
+        self._metrics.append_entries.observe(sum(len(w.unit.drafts) for w in group))
+        begun = perf_counter()
+        try:
+            appended, outcomes = await self._attempt([w.unit for w in group], group[0].deadline)
+        except Invalid as error:
+            await self._split(group, error)
+        except TidingsError as error:
+            for waiting in group:
+                self._settle(waiting, error)
+        else:
+            self._metrics.append_seconds.observe(perf_counter() - begun)
+            if appended is not None:
+                self._committed(appended)
+            for waiting, outcome in zip(group, outcomes, strict=True):
+                self._settle(waiting, outcome)
+
+    async def _split(self, group: list[_Waiting], error: Invalid) -> None:
+        """Halve a group that holds a value the database refuses, until only the culprit errs."""
+        if len(group) == 1:
+            self._settle(group[0], error)
+            return
+        middle = len(group) // 2
+        await self._commit(group[:middle])
+        await self._commit(group[middle:])
+
+    def _settle(self, waiting: _Waiting, outcome: Outcome | TidingsError) -> None:
+        kind = outcome.code if isinstance(outcome, TidingsError) else "appended"
+        if isinstance(outcome, Outcome) and outcome.replayed:
+            kind = "replayed"
+        self._metrics.append_outcomes.labels(kind).inc()
+        if waiting.outcome.done():
+            return
+        if isinstance(outcome, TidingsError):
+            waiting.outcome.set_exception(outcome)
+        else:
+            waiting.outcome.set_result(outcome)
+
+    async def _attempt(self, units: Sequence[Unit], deadline: float) -> tuple[Group | None, list[Outcome]]:
+        """Append until it is known to be done or known to be refused, or the time is up.
+
+        The group carries its uuid through all attempts, so one whose answer was lost is found
+        instead of being appended twice.
+        """
+        batch, seen, sent = uuid4(), self._seen(), False
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    async with self._database.connection() as connection:
+                        attempt = self._send(connection, batch, units, seen, retry=sent)
+                        sent = True
+                        return await attempt
+            except Unavailable as error:
+                cause = error
+            except TimeoutError:
+                cause = Unavailable("the database did not answer in time")
+            if loop.time() + RETRY_PAUSE >= deadline:
+                raise self._given_up(sent) from cause
+            await asyncio.sleep(RETRY_PAUSE)
+
+    async def _send(
+        self, connection: asyncpg.Connection, batch: UUID, units: Sequence[Unit], seen: int, *,
+        retry: bool,
+    ) -> tuple[Group | None, list[Outcome]]:  # fmt: skip
+        try:
+            return await store.append(connection, batch, units, seen=seen, retry=retry, window=self._window)
+        except (*LOST, asyncpg.PostgresError) as error:
+            raise refusal(error) from error
+
+    @staticmethod
+    def _given_up(sent: bool) -> Unavailable:  # noqa: FBT001 - reads as a sentence where it is called
+        if sent:
+            return OutcomeUnknown("the database went away; the event may or may not be stored")
+        return Unavailable("the database cannot be reached just now")

@@ -1,0 +1,91 @@
+"""What the instances themselves take from the log: revocations, disconnects, keys.
+
+Each of these acts once, when the hub gets to it, on all connections in whatever state. Acting
+again does no harm, so an instance that was stalled may act ahead of its place in the log.
+"""
+
+import logging
+from collections import OrderedDict
+
+import msgspec
+
+from service.auth.keys import ApiKey, Keyring
+from service.domain.addresses import Patterns
+from service.domain.events import Entry
+from service.domain.revocations import Revocation, Revocations
+from service.stream.hub import Hub
+
+log = logging.getLogger("tidings.control")
+REMEMBERED = 1024
+
+
+class KeyRecord(msgspec.Struct):
+    """An API key as the log carries it; ``expires_at`` in seconds since the epoch."""
+
+    id: str
+    name: str
+    secret_hash: str
+    scopes: list[str]
+    addresses: list[str] | None = None
+    expires_at: float | None = None
+
+    def as_key(self) -> ApiKey:
+        """Return the key that the ring holds."""
+        return ApiKey(
+            id=self.id,
+            name=self.name,
+            secret_hash=bytes.fromhex(self.secret_hash),
+            scopes=frozenset(self.scopes),
+            addresses=None if self.addresses is None else Patterns(self.addresses),
+            expires_at=self.expires_at,
+        )
+
+
+class Control:
+    """Applies control entries to this instance, and counts what each of them closed."""
+
+    def __init__(self, revocations: Revocations, keyring: Keyring) -> None:
+        self.revocations = revocations
+        self.keyring = keyring
+        self._closed: OrderedDict[str, int] = OrderedDict()
+
+    def __call__(self, hub: Hub, entry: Entry) -> None:
+        """Apply one entry."""
+        match entry.kind:
+            case "revoked":
+                self._revoke(hub, msgspec.json.decode(entry.data, type=Revocation))
+            case "lifted":
+                self.revocations.lift(entry.type)
+            case "disconnect":
+                self._disconnect(hub, entry.type)
+            case "key":
+                self.keyring.put(msgspec.json.decode(entry.data, type=KeyRecord).as_key())
+            case "key_deleted":
+                self.keyring.remove(entry.type)
+            case _:
+                # A newer version beside this one may write kinds that this one does not know.
+                log.warning("unknown control entry", extra={"kind": entry.kind})
+
+    def closed(self, subject: str) -> int:
+        """Return how many connections the entry about ``subject`` has closed here."""
+        return self._closed.get(subject, 0)
+
+    def _revoke(self, hub: Hub, revocation: Revocation) -> None:
+        self.revocations.add(revocation)
+        # A user's connections are found by name; a token's may be anyone's.
+        suspects = hub if revocation.user is None else hub.users.get(revocation.user, ())
+        dead = [c for c in suspects if revocation.refuses(c.claims)]
+        for connection in dead:
+            connection.end(4001, "token revoked")
+        self._count(revocation.id, len(dead))
+
+    def _disconnect(self, hub: Hub, connection_id: str) -> None:
+        dead = [c for c in hub if c.id == connection_id]
+        for connection in dead:
+            connection.end(4010, "disconnected by an admin")
+        self._count(connection_id, len(dead))
+
+    def _count(self, subject: str, closed: int) -> None:
+        self._closed[subject] = self._closed.get(subject, 0) + closed
+        if len(self._closed) > REMEMBERED:
+            self._closed.popitem(last=False)

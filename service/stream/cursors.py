@@ -1,0 +1,64 @@
+"""Devices' cursors, written behind: many in one statement, about once a second."""
+
+import asyncio
+import logging
+from itertools import islice
+from typing import Final
+
+from service.domain.errors import TidingsError
+from service.observe.metrics import Metrics
+from service.store import sessions
+from service.store.database import Database
+
+log = logging.getLogger("tidings.cursors")
+
+FLUSH_EVERY: Final = 0.5
+BATCH: Final = 1000
+
+
+class Cursors:
+    """What devices have acknowledged and the database does not know yet.
+
+    Bounded by the number of devices that are connected, plus those that left since the last flush.
+    """
+
+    def __init__(self, database: Database, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._waiting: dict[tuple[str, str], int] = {}
+        self._since: float | None = None
+
+    def mark(self, user: str, device: str, position: int) -> None:
+        """Note that the device has everything up to ``position``."""
+        key = (user, device)
+        if self._waiting.get(key, -1) < position:
+            self._waiting[key] = position
+
+    async def run(self) -> None:
+        """Write what waits, again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(FLUSH_EVERY)
+            try:
+                await self.flush()
+            except TidingsError as error:
+                log.warning("cannot store cursors: %s", error)
+
+    async def flush(self) -> None:
+        """Write all that waits; what could not be written goes on waiting."""
+        loop = asyncio.get_running_loop()
+        self._metrics.cursors_waiting.set(len(self._waiting))
+        if self._waiting and self._since is None:
+            self._since = loop.time()
+        while self._waiting:
+            batch = dict(islice(self._waiting.items(), BATCH))
+            async with self._database.connection() as connection:
+                await sessions.move_cursors(connection, batch)
+            for key, position in batch.items():
+                if self._waiting[key] == position:
+                    del self._waiting[key]
+        self._since = None
+
+    @property
+    def age(self) -> float:
+        """Return how long something has been waiting, in seconds."""
+        return 0.0 if self._since is None else asyncio.get_running_loop().time() - self._since

@@ -1,0 +1,158 @@
+"""Follows the log: feeds the hub one contiguous stream, and knows how far it may be trusted.
+
+Groups come from this instance's own appender at once, and from everyone else's by reading the log.
+The head is confirmed every second, so a lost wake-up costs a second and never an event.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from service.domain.errors import TidingsError
+from service.domain.events import Group
+from service.domain.tail import Tail
+from service.observe.metrics import Metrics
+from service.store import log as store
+from service.store.database import Database
+from service.stream.control import Control
+from service.stream.hub import Hub, Receiver
+
+log = logging.getLogger("tidings.follower")
+
+CONFIRM_EVERY: Final = 1.0
+TRUSTED_FOR: Final = 2.0
+PAGE: Final = 1000
+
+
+class Follower:
+    """Keeps the hub at the head of the log.
+
+    Nothing of the log is written to anybody unless the head was confirmed within the last two
+    seconds, and each confirmation applies the control entries up to the head first: an instance
+    that was stopped for a while closes revoked sockets before it writes another event to them.
+    """
+
+    def __init__(
+        self, database: Database, hub: Hub, control: Control, metrics: Metrics, *,
+        lineage: int, fell_behind: Callable[[Receiver], None],
+    ) -> None:  # fmt: skip
+        self.hub = hub
+        self._database = database
+        self._control = control
+        self._metrics = metrics
+        self._tail = Tail(hub.position)
+        self._lineage = lineage
+        self._fell_behind = fell_behind
+        self._loop = asyncio.get_running_loop()
+        self._confirmed = self._loop.time()
+        self._wake = asyncio.Event()
+        self._moved: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def seen(self) -> int:
+        """Return the highest position that this instance has ever seen."""
+        return self._tail.known
+
+    @property
+    def trusted(self) -> bool:
+        """Tell whether the head was confirmed recently enough to write and to accept."""
+        return self._loop.time() - self._confirmed < TRUSTED_FOR
+
+    @property
+    def confirmed_age(self) -> float:
+        """Return how long ago the head was confirmed, in seconds."""
+        return self._loop.time() - self._confirmed
+
+    def offer(self, group: Group) -> None:
+        """Take a group that was just committed."""
+        self._tail.offer(group)
+        self._advance()
+
+    def wake(self, head: int) -> None:
+        """Learn that the log reaches ``head``; it is read soon."""
+        self._tail.reaches(head)
+        self._wake.set()
+
+    async def reached(self, position: int) -> None:
+        """Wait until the hub has got to ``position``."""
+        self.wake(position)
+        while self.hub.position < position:
+            await asyncio.shield(self._moved)
+
+    async def reached_within(self, position: int, seconds: float) -> bool:
+        """Wait like ``reached``, but not for longer; tell whether the hub has got there."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.reached(position)
+        except TimeoutError:
+            return False
+        return True
+
+    async def until_trusted(self) -> None:
+        """Wait until the head has been confirmed."""
+        while not self.trusted:
+            self._wake.set()
+            await asyncio.shield(self._moved)
+
+    async def run(self) -> None:
+        """Confirm, read what is missing, and go on until cancelled."""
+        while True:
+            await self._step()
+            try:
+                async with asyncio.timeout(CONFIRM_EVERY):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _step(self) -> None:
+        self._wake.clear()
+        try:
+            if self._loop.time() - self._confirmed >= CONFIRM_EVERY or not self._tail.missing:
+                await self._confirm()
+            while self.trusted and (missing := self._tail.missing) is not None:
+                await self._read(*missing)
+        except TidingsError as error:
+            log.warning("cannot read the log: %s", error)
+            await asyncio.sleep(CONFIRM_EVERY / 5)
+
+    async def _confirm(self) -> None:
+        asked = self._loop.time()
+        async with self._database.connection() as connection:
+            head = await store.confirm(connection, self.hub.position)
+            if head.room < 2**22:
+                await store.ensure_partitions(connection)
+        if head.lineage != self._lineage:
+            # Part of what memory holds may be lost from the log: what is told has to be the same.
+            self._lineage = head.lineage
+            self.hub.recent.forget(self.hub.position)
+        for entry in head.control:
+            self._control(self.hub, entry)
+        self._tail.reaches(head.head)
+        self._confirmed = asked
+        self._metrics.tail_lag_positions.set(max(0, head.head - self.hub.position))
+        self._metrics.partition_room_positions.set(head.room)
+        self._advance()
+        self._moved_on()
+
+    async def _read(self, after: int, upto: int) -> None:
+        async with self._database.connection() as connection:
+            group = await store.between(connection, after, upto, PAGE)
+        self.offer(group)
+
+    def _advance(self) -> None:
+        """Give the hub what is next, if it may be written now."""
+        if not self.trusted:
+            self._wake.set()
+            return
+        for group in self._tail.take():
+            self.hub.apply(group)
+        for connection in self.hub.settle():
+            self._fell_behind(connection)
+        if self._tail.missing is not None:
+            self._wake.set()
+        self._moved_on()
+
+    def _moved_on(self) -> None:
+        moved, self._moved = self._moved, self._loop.create_future()
+        moved.set_result(None)

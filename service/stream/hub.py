@@ -1,0 +1,225 @@
+"""Who gets what is new: addresses on one side, live connections on the other.
+
+All live connections stand at the hub's position, so the loop over them keeps no books. The hub is
+not thread-safe and never awaits: between two of its calls nothing is half done.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+import msgspec
+
+from service.domain.addresses import EVERYONE
+from service.domain.delivery import Delivery, State
+from service.domain.events import Entry, Group
+from service.domain.frames import entry_frame, frame
+from service.domain.recent import Recent
+from service.domain.websocket import text_frame
+
+
+class Receiver(Delivery):
+    """What the hub needs of a connection besides its place in the log."""
+
+    __slots__ = ("id", "watches")
+
+    id: str
+    watches: set[str] | None
+    """Rooms whose comings and goings it is told of, or ``everyone``; None for none."""
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Write finished frames; never blocks, never raises, calls nothing of the hub but ``lag``."""
+
+    @abstractmethod
+    def notify(self, data: bytes) -> None:
+        """Write frames that may be lost: they are, where the write buffer is full."""
+
+    @abstractmethod
+    def end(self, code: int, reason: str, *, reconnect: bool = False) -> None:
+        """Say why, close, and be gone: it unregisters before it returns."""
+
+
+class Hub:
+    """Routes the log to the connections of this instance, entry by entry and in order."""
+
+    def __init__(self, position: int, recent: Recent, control: Callable[["Hub", Entry], None]) -> None:
+        self.position = position
+        """Every live connection has been written everything up to here."""
+        self.recent = recent
+        self.delivered = 0
+        self.users: dict[str, dict[Receiver, None]] = {}
+        self.touched: set[str] = set()
+        """Addresses written to since somebody last emptied this."""
+        self._control = control
+        self._receivers: dict[str, dict[Receiver, Callable[[bytes], None]]] = {}
+        self._last: dict[str, int] = {}
+        self._watchers: dict[str, dict[Receiver, None]] = {}
+        self._lagging: list[Receiver] = []
+
+    # Connections come and go
+
+    def __iter__(self) -> Iterator[Receiver]:
+        for connections in list(self.users.values()):
+            yield from list(connections)
+
+    def register(self, connection: Receiver) -> None:
+        """Let control entries and membership reach it from now on, in whatever state it is."""
+        self.users.setdefault(connection.user, {})[connection] = None
+
+    def unregister(self, connection: Receiver) -> None:
+        """Forget it. Doing so again changes nothing."""
+        connections = self.users.get(connection.user, {})
+        if connection not in connections:
+            return
+        if connection.state is State.LIVE:
+            self._detach(connection)
+        connection.state = State.CLOSED
+        for room in list(connection.watches or ()):
+            self.unwatch(connection, room)
+        del connections[connection]
+        if not connections:
+            del self.users[connection.user]
+            self._notice("user_disconnected", connection)
+
+    def announce(self, connection: Receiver) -> None:
+        """Tell the watchers of a user's first connection; call once it is accepted."""
+        if len(self.users[connection.user]) == 1:
+            self._notice("user_connected", connection)
+
+    def go_live(self, connection: Receiver) -> None:
+        """Route to it from the hub's position on, where it stands."""
+        connection.went_live()
+        for address in connection.addresses():
+            self._receivers.setdefault(address, {})[connection] = connection.write
+
+    def lag(self, connection: Receiver) -> None:
+        """Note that its write buffer is full; it is taken out at the end of this turn."""
+        self._lagging.append(connection)
+
+    def settle(self) -> list[Receiver]:
+        """Take the lagging out of the loop, and return those that must catch up."""
+        lagging, self._lagging = self._lagging, []
+        fallen = [c for c in lagging if c.state is State.LIVE]
+        for connection in fallen:
+            self._detach(connection)
+            connection.fell_behind(self.position)
+        return fallen
+
+    def regrant(self, connection: Receiver, change: Callable[[], None]) -> None:
+        """Run ``change``, which alters what is due to the connection, and route by the result."""
+        live = connection.state is State.LIVE
+        if live:
+            self._detach(connection)
+        change()
+        if live:
+            self.go_live(connection)
+
+    def _detach(self, connection: Receiver) -> None:
+        for address in connection.addresses():
+            receivers = self._receivers.get(address)
+            if receivers is not None and receivers.pop(connection, None) and not receivers:
+                del self._receivers[address]
+                self._last.pop(address, None)
+
+    # The log
+
+    def apply(self, group: Group) -> None:
+        """Write the next group to whom it is for. It has to begin where the hub stands."""
+        for (address, plain), run in groupby(group.entries, key=_routing):
+            if plain:
+                self._deliver(address, list(run))
+            else:
+                for entry in run:
+                    self._apply_one(entry)
+        self.recent.extend(group.entries)
+        self.position = group.last
+
+    def _deliver(self, address: str, entries: list[Entry]) -> None:
+        receivers = self._receivers.get(address)
+        if not receivers:
+            return
+        frames = b"".join([text_frame(entry_frame(entry)) for entry in entries])
+        for write in receivers.values():
+            write(frames)
+        self.delivered += len(receivers) * len(entries)
+        self.touched.add(address)
+        self._last[address] = entries[-1].position
+
+    def _apply_one(self, entry: Entry) -> None:
+        if entry.is_control:
+            self._control(self, entry)
+        elif entry.kind == "event":
+            self._deliver_selectively(entry)
+        else:
+            self._move(entry)
+
+    def _deliver_selectively(self, entry: Entry) -> None:
+        frames = text_frame(entry_frame(entry))
+        for connection, write in self._receivers.get(entry.address, {}).items():
+            if not entry.withheld_from(connection.user, connection.device):
+                write(frames)
+                self.delivered += 1
+        self.touched.add(entry.address)
+        self._last[entry.address] = entry.position
+
+    def _move(self, entry: Entry) -> None:
+        user, room = entry.address.removeprefix("user:"), entry.type
+        self._deliver(entry.address, [entry])
+        for connection in list(self.users.get(user, ())):
+            if entry.kind == "joined":
+                source = "api" if entry.data == "api" else "client"
+                self.regrant(connection, lambda c=connection, s=source: c.joined(room, s, entry.position))
+            else:
+                self.regrant(connection, lambda c=connection: c.left(room, entry.position))
+        self._notice_room("user_joined_room" if entry.kind == "joined" else "user_left_room", room, user)
+
+    def last_written(self, connection: Receiver) -> int:
+        """Return a position at or after the last entry that was written to a live connection."""
+        return max((self._last.get(a, 0) for a in connection.addresses()), default=0)
+
+    def receivers(self, address: str) -> list[Receiver]:
+        """Return the live connections that get what is sent to ``address``."""
+        return list(self._receivers.get(address, ()))
+
+    # Presence
+
+    def watch(self, connection: Receiver, room: str) -> None:
+        """Tell this connection who joins and leaves ``room``."""
+        connection.watches = (connection.watches or set()) | {room}
+        self._watchers.setdefault(room, {})[connection] = None
+
+    def unwatch(self, connection: Receiver, room: str) -> None:
+        """Tell it no longer."""
+        if connection.watches is None or room not in connection.watches:
+            return
+        connection.watches.remove(room)
+        watchers = self._watchers[room]
+        del watchers[connection]
+        if not watchers:
+            del self._watchers[room]
+
+    def _notice_room(self, kind: str, room: str, user: str) -> None:
+        watchers = self._watchers.get(room)
+        if watchers:
+            data = text_frame(frame(kind, room=room, user=user))
+            for connection in watchers:
+                connection.notify(data)
+
+    def _notice(self, kind: str, about: Receiver) -> None:
+        """Tell who asked to see users come and go, and who watches a room of this user."""
+        interested = dict.fromkeys(self._watchers.get(EVERYONE, ()))
+        for room in about.rooms:
+            interested |= self._watchers.get(room, {})
+        if interested:
+            info = about.claims.info
+            shown = None if info is None else msgspec.Raw(info.encode())
+            data = text_frame(frame(kind, user=about.user, info=shown))
+            for connection in interested:
+                if connection.user != about.user:
+                    connection.notify(data)
+
+
+def _routing(entry: Entry) -> tuple[str, bool]:
+    """Return what may be joined: events of one address that go to all of its receivers."""
+    return entry.address, entry.kind == "event" and not entry.exclude

@@ -1,0 +1,109 @@
+"""What the tests stand on: a real PostgreSQL, a fresh database for each, a real server on port 0."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import uvloop
+from hypothesis import settings as hypothesis_settings
+from sqlalchemy import make_url
+
+from service.store import embedded
+from tests.harness import Server, serving
+
+hypothesis_settings.register_profile("tidings", deadline=None)
+hypothesis_settings.load_profile("tidings")
+
+
+@pytest.fixture(scope="session")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    return uvloop.EventLoopPolicy()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The server under test: the one that is named, or an embedded one."""
+    given = os.environ.get("TIDINGS_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    folder = tmp_path_factory.mktemp("postgres")
+    yield embedded.start(folder)
+    embedded.stop(folder)
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str) -> Iterator[str]:
+    """A migrated database that every test's own is cloned from."""
+    name = f"template_{uuid4().hex[:12]}"
+    asyncio.run(_administer(postgres, f"create database {name}"))
+    url = _named(postgres, name)
+    # In a process of its own: Alembic keeps module state that tests of migrations also use.
+    code = "import asyncio, sys; from service.store import schema; asyncio.run(schema.upgrade(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, url], check=True, cwd=Path(__file__).parent.parent)
+    yield name
+    asyncio.run(_administer(postgres, f"drop database {name} with (force)"))
+
+
+@pytest.fixture
+async def database_url(postgres: str, template: str) -> AsyncIterator[str]:
+    name = f"test_{uuid4().hex[:12]}"
+    await _administer(postgres, f"create database {name} template {template}")
+    yield _named(postgres, name)
+    await _administer(postgres, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+async def empty_database_url(postgres: str) -> AsyncIterator[str]:
+    name = f"empty_{uuid4().hex[:12]}"
+    await _administer(postgres, f"create database {name}")
+    yield _named(postgres, name)
+    await _administer(postgres, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to the test's database, to look and to meddle."""
+    connection = await asyncpg.connect(_plain(database_url))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def start(database_url: str) -> AsyncIterator[Callable[..., Awaitable[Server]]]:
+    """Start servers on the test's database; they are stopped at its end."""
+    async with AsyncExitStack() as stack:
+
+        async def start_one(**settings: Any) -> Server:
+            return await stack.enter_async_context(serving(**({"database_url": database_url} | settings)))
+
+        yield start_one
+
+
+@pytest.fixture
+async def server(start: Callable[..., Awaitable[Server]]) -> Server:
+    return await start()
+
+
+async def _administer(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(_plain(url))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _plain(url: str) -> str:
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _named(url: str, database: str) -> str:
+    return make_url(url).set(database=database).render_as_string(hide_password=False)
