@@ -1,0 +1,26 @@
+# Needs python3 (3.11 or later) and make; everything else goes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install run test check
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Tidings needs Python 3.11 or later") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv .venv || { echo 'Where Debian or Ubuntu keep venv apart: apt-get install python3-venv'; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+run: install
+	$(BIN)/tidings serve --dev
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
