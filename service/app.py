@@ -21,7 +21,7 @@ from service.domain.recent import Recent
 from service.domain.revocations import Revocations
 from service.gateway.gateway import Gateway
 from service.observe.metrics import Metrics
-from service.settings import Settings
+from service.settings import Settings, load
 from service.store import log as store
 from service.store import schema
 from service.store.database import Database
@@ -39,7 +39,7 @@ VERSION: Final = "0.1.0"
 
 def from_environment() -> FastAPI:
     """Return the application with the settings of the environment: uvicorn's factory."""
-    return create_app(Settings())
+    return create_app(load())
 
 
 def create_app(settings: Settings) -> FastAPI:

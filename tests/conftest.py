@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -23,21 +24,22 @@ hypothesis_settings.register_profile("tidings", deadline=None)
 hypothesis_settings.load_profile("tidings")
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    return uvloop.EventLoopPolicy()
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Test on the loop that production runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The server under test: the one that is named, or an embedded one."""
     given = os.environ.get("TIDINGS_TEST_DATABASE_URL")
     if given:
         yield given
         return
-    folder = tmp_path_factory.mktemp("postgres")
-    yield embedded.start(folder)
-    embedded.stop(folder)
+    # Not pytest's own folder: it keeps three of those, and another run would delete this one.
+    with TemporaryDirectory(prefix="tidings-test-") as folder:
+        yield embedded.start(Path(folder))
+        embedded.stop(Path(folder))
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,11 @@ from urllib.parse import quote, urlencode
 
 import httpx
 import uvicorn
-from service.auth.tokens import TokenMinter
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from service.app import create_app
+from service.auth.tokens import TokenMinter
 from service.gateway.handshake import Handshake
 from service.settings import Settings
 

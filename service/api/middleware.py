@@ -37,8 +37,7 @@ class RequestId:
 
 
 def _count(scope: "Scope", status: int) -> None:
-    route = scope.get("route")
     service = scope["state"].get("service")
     if service is not None:
-        path = getattr(route, "path", "other")
-        service.metrics.http_requests.labels(scope["method"], path, str(status)).inc()
+        template = getattr(scope.get("route"), "path", None)
+        service.metrics.count_request(scope["method"], template, status)

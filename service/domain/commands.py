@@ -116,13 +116,14 @@ _known = {kind.__struct_config__.tag for kind in AnyCommand.__args__}
 def read_command(text: str) -> AnyCommand:
     """Return the command in a text frame; raises Malformed, UnknownCommand or Invalid."""
     try:
-        return _decode(text)
+        command: AnyCommand = _decode(text)
     except msgspec.ValidationError as error:
         if (kind := read_envelope(text).type) not in _known:
             raise UnknownCommand(f"there is no command {kind[:64]!r}") from None
         raise Invalid(str(error).partition(" - at ")[0], pointer_of(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
         raise Malformed("a frame is a JSON object with a type") from None
+    return command
 
 
 def read_envelope(text: str) -> _Envelope:

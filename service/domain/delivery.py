@@ -125,6 +125,14 @@ class Delivery:
         """Apply a join at ``position``."""
         self._change(room, source, position)
 
+    def join_alone(self, room: str, position: int) -> None:
+        """Join for this connection only, from ``position`` on; a durable membership stands above it."""
+        self.rooms.setdefault(room, Membership("connection", position))
+
+    def leave_alone(self, room: str) -> None:
+        """End what ``join_alone`` began."""
+        self.rooms.pop(room, None)
+
     def left(self, room: str, position: int) -> None:
         """Apply a leave at ``position``."""
         self._change(room, None, position)

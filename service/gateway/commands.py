@@ -18,7 +18,6 @@ from service.domain.commands import (
     as_publish,
     check_publish,
 )  # fmt: skip
-from service.domain.delivery import Membership
 from service.domain.errors import Forbidden, RateLimited, TidingsError
 from service.domain.events import Draft, Unit
 from service.domain.frames import frame
@@ -68,8 +67,7 @@ class Commands:
             await self._change(connection, room, joins=True)
         elif room not in connection.rooms:
             hub = self._gateway.hub
-            transient = Membership("connection", hub.position)
-            hub.regrant(connection, lambda: connection.rooms.setdefault(room, transient))
+            hub.regrant(connection, lambda: connection.join_alone(room, hub.position))
         if command.presence:
             self._gateway.hub.watch(connection, room)
         return {"room": room}
@@ -78,7 +76,7 @@ class Commands:
         room = check_room(command.room, "#/room")
         membership = connection.rooms.get(room)
         if membership is not None and membership.source == "connection":
-            self._gateway.hub.regrant(connection, lambda: connection.rooms.pop(room, None))
+            self._gateway.hub.regrant(connection, lambda: connection.leave_alone(room))
         else:
             await self._change(connection, room, joins=False)
         self._gateway.hub.unwatch(connection, room)

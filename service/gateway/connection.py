@@ -180,10 +180,8 @@ class Connection(Receiver, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what the client sent."""
         self.silent = 0
-        messages = whole_messages(data) if self.reader is None else None
-        if messages is None:
-            messages = self._read(data)
-        for message in messages:
+        whole = whole_messages(data) if self.reader is None else None
+        for message in self._read(data) if whole is None else whole:
             self._receive(message)
 
     def _read(self, data: bytes) -> Sequence[Message]:

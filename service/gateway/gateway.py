@@ -35,6 +35,10 @@ log = logging.getLogger("tidings.gateway")
 PAGE_ENTRIES: Final = 512
 PAGE_BYTES: Final = 256 * 1024
 RETRY_PAUSE: Final = 0.5
+CLOSE_CODES: Final = frozenset(
+    {1000, 1001, 1002, 1005, 1006, 1007, 1008, 1009, 1012, 4001, 4003, 4009, 4010, 4029}
+)
+"""Counted by code; a client may send any other."""
 
 
 class Asked(NamedTuple):
@@ -271,7 +275,7 @@ class Gateway:
             connection.catching_up.cancel()
         if connection.transport is None:
             return
-        self.metrics.closes.labels(str(code)).inc()
+        self.metrics.closes.labels(str(code) if code in CLOSE_CODES else "other").inc()
         log.info("connection closed", extra={
             "connection": connection.id, "user": connection.user, "device": connection.device,
             "code": code, "reason": reason, "acked": connection.acked,

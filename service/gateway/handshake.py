@@ -114,7 +114,7 @@ class Handshake(asyncio.Protocol):
         upgrade: Upgrade | None = None
         try:
             upgrade = check_upgrade(method, headers)
-            await self._open(upgrade, path, dict(parse_qsl(query)), headers)
+            await self._open(upgrade, path, dict(parse_qsl(query, keep_blank_values=True)), headers)
         except BadHandshake as error:
             self._answer(error.status, str(error), error.headers)
         except TidingsError as error:

@@ -8,7 +8,7 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy import RowMapping
 
-from service.store.database import Database
+from service.store.database import Database, one
 from service.store.tables import api_keys, revocations
 
 LEASE: Final = """
@@ -31,7 +31,8 @@ with idle as (delete from tidings.instances where seen_at < clock_timestamp() - 
      old as (delete from tidings.idempotency_keys
              where created_at < clock_timestamp() - make_interval(secs => $1))
 delete from tidings.revocations
-where not ban and created_at < clock_timestamp() - make_interval(secs => $2)
+where not ban
+  and greatest(created_at, to_timestamp(issued_before)) < clock_timestamp() - make_interval(secs => $2)
 """
 
 
@@ -47,8 +48,8 @@ async def revoke(
     jti: str | None, user: str | None, issued_before: int | None, ban: bool, by: str,
 ) -> Revoked:  # fmt: skip
     """Write a revocation: its row and its log entry at once."""
-    row = await connection.fetchrow(
-        "select * from tidings.revoke($1, $2, $3, $4, $5, $6)",
+    row = await one(
+        connection, "select * from tidings.revoke($1, $2, $3, $4, $5, $6)",
         seen, jti, user, issued_before, ban, by,
     )  # fmt: skip
     return Revoked(row["id"], row["position"])

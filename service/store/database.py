@@ -4,9 +4,9 @@ SQLAlchemy owns the connections; statements go out through asyncpg itself, each 
 that each is one round trip.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Final, cast
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final, cast
 
 import asyncpg
 from sqlalchemy import Executable, RowMapping, make_url
@@ -14,6 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from service.domain.errors import Forbidden, Invalid, RateLimited, TidingsError, Unavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import QueuePool
 
 LOCK_TIMEOUT: Final = 2.0
 STATEMENT_TIMEOUT: Final = 4.0
@@ -32,11 +35,16 @@ LOST: Final = (
 
 def engine_for(url: str, pool_size: int) -> AsyncEngine:
     """Return an engine for any spelling of a PostgreSQL URL."""
+    parsed = make_url(url).set(drivername="postgresql+asyncpg")
+    if mode := parsed.query.get("sslmode"):
+        # libpq's name for what asyncpg calls ssl.
+        parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
     return create_async_engine(
-        make_url(url).set(drivername="postgresql+asyncpg"),
+        parsed,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=2.0,
+        pool_use_lifo=True,
         connect_args={
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": STATEMENT_TIMEOUT + 1.0,
@@ -64,23 +72,31 @@ class Database:
     @property
     def in_use(self) -> int:
         """Return how many connections are lent out."""
-        return cast("Any", self.engine.pool).checkedout()
+        return cast("QueuePool", self.engine.pool).checkedout()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """Lend a driver connection; raises Unavailable where there is none or it is lost."""
-        try:
-            lent, driver = await self._checkout()
+        with translated():
+            lent, driver = await self.checkout()
             try:
                 yield driver
             finally:
                 if driver.is_closed():
                     await lent.invalidate()
                 await lent.close()
-        except (*LOST, asyncpg.PostgresError) as error:
-            raise refusal(error) from error
 
-    async def _checkout(self) -> tuple[AsyncConnection, asyncpg.Connection]:
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator["Held"]:
+        """Lend one connection for good: whoever has it waits for nobody, and its statements stay prepared."""
+        held = Held(self)
+        try:
+            yield held
+        finally:
+            await held.release()
+
+    async def checkout(self) -> tuple[AsyncConnection, asyncpg.Connection]:
+        """Take a connection that is open out of the pool; it has to be closed."""
         while True:
             lent = await self.engine.connect()
             driver = cast("asyncpg.Connection", (await lent.get_raw_connection()).driver_connection)
@@ -92,11 +108,49 @@ class Database:
 
     async def rows(self, statement: Executable) -> Sequence[RowMapping]:
         """Run a composed query; return its rows by column name."""
-        try:
+        with translated():
             async with self.engine.connect() as connection:
                 return (await connection.execute(statement)).mappings().all()
-        except LOST as error:
-            raise refusal(error) from error
+
+
+class Held:
+    """One connection, opened when it is first needed and anew after it was lost."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lent: AsyncConnection | None = None
+        self._driver: asyncpg.Connection | None = None
+
+    async def get(self) -> asyncpg.Connection:
+        """Return the connection; raises Unavailable where none can be had."""
+        if self._driver is None or self._driver.is_closed():
+            with translated():
+                await self.release()
+                self._lent, self._driver = await self._database.checkout()
+        return self._driver
+
+    async def release(self) -> None:
+        """Give it back; another is opened when it is needed."""
+        lent, self._lent, driver, self._driver = self._lent, None, self._driver, None
+        if lent is not None and driver is not None:
+            if driver.is_closed():
+                await lent.invalidate()
+            await lent.close()
+
+
+async def one(connection: asyncpg.Connection, statement: str, *values: object) -> asyncpg.Record:
+    """Run a statement that returns exactly one row."""
+    [row] = await connection.fetch(statement, *values)
+    return row
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise our own errors for the database's."""
+    try:
+        yield
+    except (*LOST, asyncpg.PostgresError) as error:
+        raise refusal(error) from error
 
 
 def refusal(error: BaseException) -> TidingsError:

@@ -11,6 +11,7 @@ import msgspec
 from service.domain.events import Entry, Group, Outcome, Unit
 from service.domain.recent import Gap, Interval, Page
 from service.domain.revocations import Revocation
+from service.store.database import one
 
 APPEND: Final = """
 select * from tidings.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
@@ -97,7 +98,7 @@ class Head(NamedTuple):
 
 async def start(connection: asyncpg.Connection) -> Start:
     """Read what an instance begins with."""
-    row = await connection.fetchrow(START)
+    row = await one(connection, START)
     return Start(
         identity=str(row["identity"]),
         head=row["head"],
@@ -135,8 +136,8 @@ async def append(
             keyed.append((number, unit.producer, unit.key, index, len(unit.drafts)))
         index += len(unit.drafts)
     columns = [list(column) for column in zip(*keyed, strict=True)] or [[], [], [], [], []]
-    row = await connection.fetchrow(
-        APPEND, batch, seen, retry, timedelta(seconds=window),
+    row = await one(
+        connection, APPEND, batch, seen, retry, timedelta(seconds=window),
         [number for number, _ in drafts],
         ["event"] * len(drafts),
         [d.address for _, d in drafts],

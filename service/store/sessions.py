@@ -7,6 +7,7 @@ import asyncpg
 
 from service.domain.delivery import Membership, Session, Source
 from service.domain.recent import Interval
+from service.store.database import one
 
 OPEN: Final = "select * from tidings.open_session($1, $2, $3, $4)"
 
@@ -50,7 +51,7 @@ async def open_session(
     connection: asyncpg.Connection, user: str, device: str, after: int | None, max_devices: int
 ) -> Session:
     """Know the user and the device from now on, and return what is due to the device."""
-    row = await connection.fetchrow(OPEN, user, device, after, max_devices)
+    row = await one(connection, OPEN, user, device, after, max_devices)
     current: dict[str, Membership] = {}
     past: list[tuple[Interval, Source]] = []
     for room, source, since, until in zip(

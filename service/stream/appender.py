@@ -11,15 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
-from uuid import UUID, uuid4
-
-import asyncpg
+from uuid import uuid4
 
 from service.domain.errors import Invalid, OutcomeUnknown, TidingsError, Unavailable
 from service.domain.events import MAX_UNIT_BYTES, MAX_UNIT_ENTRIES, Group, Outcome, Unit
 from service.observe.metrics import Metrics
 from service.store import log as store
-from service.store.database import LOST, Database, refusal
+from service.store.database import Database, Held, translated
 
 log = logging.getLogger("tidings.appender")
 
@@ -82,15 +80,19 @@ class Appender:
     async def run(self) -> None:
         """Commit one group after the other until cancelled; what waits then is refused."""
         try:
-            while True:
-                await self._arrived.wait()
-                await self._commit(self._next_group())
-                if not self._waiting:
-                    self._arrived.clear()
-                    self._idle.set()
+            async with self._database.held() as link:
+                await self._run(link)
         finally:
             while self._waiting:
                 self._settle(self._take(), Unavailable("the service is shutting down"))
+
+    async def _run(self, link: Held) -> None:
+        while True:
+            await self._arrived.wait()
+            await self._commit(link, self._next_group())
+            if not self._waiting:
+                self._arrived.clear()
+                self._idle.set()
 
     async def drained(self) -> None:
         """Wait until nothing is waiting and nothing is in flight."""
@@ -121,14 +123,14 @@ class Appender:
             group.append(self._take())
         return group
 
-    async def _commit(self, group: list[_Waiting]) -> None:
+    async def _commit(self, link: Held, group: list[_Waiting]) -> None:
         """Commit a group, or answer each of its units with why not."""
         self._metrics.append_entries.observe(sum(len(w.unit.drafts) for w in group))
         begun = perf_counter()
         try:
-            appended, outcomes = await self._attempt([w.unit for w in group], group[0].deadline)
+            appended, outcomes = await self._attempt(link, [w.unit for w in group], group[0].deadline)
         except Invalid as error:
-            await self._split(group, error)
+            await self._split(link, group, error)
         except TidingsError as error:
             for waiting in group:
                 self._settle(waiting, error)
@@ -139,14 +141,14 @@ class Appender:
             for waiting, outcome in zip(group, outcomes, strict=True):
                 self._settle(waiting, outcome)
 
-    async def _split(self, group: list[_Waiting], error: Invalid) -> None:
+    async def _split(self, link: Held, group: list[_Waiting], error: Invalid) -> None:
         """Halve a group that holds a value the database refuses, until only the culprit errs."""
         if len(group) == 1:
             self._settle(group[0], error)
             return
         middle = len(group) // 2
-        await self._commit(group[:middle])
-        await self._commit(group[middle:])
+        await self._commit(link, group[:middle])
+        await self._commit(link, group[middle:])
 
     def _settle(self, waiting: _Waiting, outcome: Outcome | TidingsError) -> None:
         kind = outcome.code if isinstance(outcome, TidingsError) else "appended"
@@ -160,7 +162,9 @@ class Appender:
         else:
             waiting.outcome.set_result(outcome)
 
-    async def _attempt(self, units: Sequence[Unit], deadline: float) -> tuple[Group | None, list[Outcome]]:
+    async def _attempt(
+        self, link: Held, units: Sequence[Unit], deadline: float
+    ) -> tuple[Group | None, list[Outcome]]:
         """Append until it is known to be done or known to be refused, or the time is up.
 
         The group carries its uuid through all attempts, so one whose answer was lost is found
@@ -171,10 +175,12 @@ class Appender:
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    async with self._database.connection() as connection:
-                        attempt = self._send(connection, batch, units, seen, retry=sent)
-                        sent = True
-                        return await attempt
+                    connection = await link.get()
+                    retry, sent = sent, True
+                    with translated():
+                        return await store.append(
+                            connection, batch, units, seen=seen, retry=retry, window=self._window
+                        )
             except Unavailable as error:
                 cause = error
             except TimeoutError:
@@ -182,15 +188,6 @@ class Appender:
             if loop.time() + RETRY_PAUSE >= deadline:
                 raise self._given_up(sent) from cause
             await asyncio.sleep(RETRY_PAUSE)
-
-    async def _send(
-        self, connection: asyncpg.Connection, batch: UUID, units: Sequence[Unit], seen: int, *,
-        retry: bool,
-    ) -> tuple[Group | None, list[Outcome]]:  # fmt: skip
-        try:
-            return await store.append(connection, batch, units, seen=seen, retry=retry, window=self._window)
-        except (*LOST, asyncpg.PostgresError) as error:
-            raise refusal(error) from error
 
     @staticmethod
     def _given_up(sent: bool) -> Unavailable:  # noqa: FBT001 - reads as a sentence where it is called

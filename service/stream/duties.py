@@ -5,6 +5,7 @@ import logging
 from typing import Final
 
 from service.auth.keys import Keyring
+from service.domain.claims import LEEWAY
 from service.domain.delivery import State
 from service.domain.errors import TidingsError
 from service.observe.metrics import Metrics
@@ -34,6 +35,7 @@ class Duties:
         self._follower = follower
         self._cursors = cursors
         self._metrics = metrics
+        self._counted = 0
 
     async def run(self) -> None:
         """Do them until cancelled."""
@@ -54,13 +56,15 @@ class Duties:
                 await admin.keys_used(connection, used)
             if prune:
                 settings = self._settings
-                await admin.prune(connection, settings.id_window, settings.token_max_age)
+                await admin.prune(connection, settings.id_window, settings.token_max_age + LEEWAY)
                 await sessions.forget_idle(connection, settings.device_expiry)
 
     def _gauge(self) -> None:
         states = [connection.state for connection in self._follower.hub]
         for state in (State.CATCHING_UP, State.LIVE):
             self._metrics.connections.labels(state.value).set(states.count(state))
+        self._metrics.deliveries.inc(self._follower.hub.delivered - self._counted)
+        self._counted = self._follower.hub.delivered
         self._metrics.cursor_write_age_seconds.set(self._cursors.age)
         self._metrics.head_confirmed_age_seconds.set(self._follower.confirmed_age)
         self._metrics.pool_in_use.set(self._database.in_use)

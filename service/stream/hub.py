@@ -6,12 +6,13 @@ not thread-safe and never awaits: between two of its calls nothing is half done.
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import groupby
 
 import msgspec
 
 from service.domain.addresses import EVERYONE
-from service.domain.delivery import Delivery, State
+from service.domain.delivery import Delivery, Source, State
 from service.domain.events import Entry, Group
 from service.domain.frames import entry_frame, frame
 from service.domain.recent import Recent
@@ -117,8 +118,9 @@ class Hub:
 
     def _detach(self, connection: Receiver) -> None:
         for address in connection.addresses():
-            receivers = self._receivers.get(address)
-            if receivers is not None and receivers.pop(connection, None) and not receivers:
+            receivers = self._receivers[address]
+            del receivers[connection]
+            if not receivers:
                 del self._receivers[address]
                 self._last.pop(address, None)
 
@@ -167,11 +169,12 @@ class Hub:
         user, room = entry.address.removeprefix("user:"), entry.type
         self._deliver(entry.address, [entry])
         for connection in list(self.users.get(user, ())):
-            if entry.kind == "joined":
-                source = "api" if entry.data == "api" else "client"
-                self.regrant(connection, lambda c=connection, s=source: c.joined(room, s, entry.position))
+            if entry.kind == "left":
+                change = partial(connection.left, room, entry.position)
             else:
-                self.regrant(connection, lambda c=connection: c.left(room, entry.position))
+                source: Source = "api" if entry.data == "api" else "client"
+                change = partial(connection.joined, room, source, entry.position)
+            self.regrant(connection, change)
         self._notice_room("user_joined_room" if entry.kind == "joined" else "user_left_room", room, user)
 
     def last_written(self, connection: Receiver) -> int:

@@ -2,11 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 
-import pytest
-
 from tests.harness import ADMIN_KEY, Device, Server, token
 
-pytestmark = pytest.mark.asyncio
 Start = Callable[..., Awaitable[Server]]
 CHAT = {"rooms": ["chat*"]}
 

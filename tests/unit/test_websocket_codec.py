@@ -493,17 +493,13 @@ def _lawful(sequence: bytes) -> int:
 def utf8_samples() -> list[bytes]:
     limits = [0, 0x7F, 0x80, 0x7FF, 0x800, 0xFFFF, 0x10000, 0x10FFFF, 0x110000, 0x1FFFFF]
     limits += [0x200000, 0x3FFFFFF, 0x4000000, 0x7FFFFFFF]
-    samples = [
-        bytes((code,)) if code < 0x80 else raw_utf8(code, natural_length(code)) for code in limits
-    ]
+    samples = [bytes((code,)) if code < 0x80 else raw_utf8(code, natural_length(code)) for code in limits]
     # Surrogates, alone and in pairs, their neighbours, and the noncharacters (which are valid).
     surrogates = [0xD7FF, 0xD800, 0xDB7F, 0xDB80, 0xDBFF, 0xDC00, 0xDF80, 0xDFFF, 0xE000, 0xFFFD]
     samples += [raw_utf8(code, 3) for code in surrogates]
     samples += [raw_utf8(a, 3) + raw_utf8(b, 3) for a in surrogates[1:5] for b in surrogates[5:8]]
     samples += [raw_utf8(code, 3) for code in (0xFFFE, 0xFFFF, 0xFDD0, 0xFDEF)]
-    samples += [
-        raw_utf8(plane << 16 | low, 4) for plane in range(1, 17) for low in (0xFFFE, 0xFFFF)
-    ]
+    samples += [raw_utf8(plane << 16 | low, 4) for plane in range(1, 17) for low in (0xFFFE, 0xFFFF)]
     # Overlong forms: of "/", of NUL, and of the last code that a shorter form could hold.
     for code in (0x2F, 0x00, 0x7F, 0x7FF, 0xFFFF, 0x1FFFFF, 0x3FFFFFF):
         samples += [raw_utf8(code, n) for n in range(max(2, natural_length(code) + 1), 7)]
@@ -564,9 +560,7 @@ def test_invalid_utf_8_is_refused_at_its_first_wrong_byte(sample: bytes) -> None
     wanted = lawful if lawful < len(sample) else None
     # More is announced than comes, so nothing but the byte itself can be the reason.
     whole = final(TEXT, sample + b"never comes")[: 6 + len(sample)]
-    assert first_refusal([whole[:6], *octets(whole[6:])]) == (
-        None if wanted is None else wanted + 1
-    )
+    assert first_refusal([whole[:6], *octets(whole[6:])]) == (None if wanted is None else wanted + 1)
     fragments = [frame(TEXT), *(frame(CONT, octet) for octet in octets(sample))]
     assert first_refusal(fragments) == (None if wanted is None else wanted + 1)
 
@@ -645,9 +639,7 @@ def proper_frames(draw: st.DrawFn) -> list[bytes]:
             frames.append(final(opcode, draw(payloads)[:125], draw(keys)))
             continue
         fin = draw(st.booleans())
-        frames.append(
-            frame((FIN if fin else 0) | (CONT if opened else opcode or TEXT), draw(payloads))
-        )
+        frames.append(frame((FIN if fin else 0) | (CONT if opened else opcode or TEXT), draw(payloads)))
         opened = not fin
     return frames
 
@@ -772,9 +764,7 @@ def test_another_server_reads_the_same(frames: list[bytes]) -> None:
 def test_another_client_reads_what_we_write(texts: list[bytes], payload: bytes, code: int) -> None:
     client = ClientProtocol(parse_uri("ws://example.org/"), state=OPEN)
     stream = b"".join(text_frame(text) for text in texts)
-    client.receive_data(
-        stream + ping_frame(payload) + pong_frame(payload) + close_frame(code, "so")
-    )
+    client.receive_data(stream + ping_frame(payload) + pong_frame(payload) + close_frame(code, "so"))
     *data, ping, pong, close = client.events_received()
     assert [event.data for event in data if isinstance(event, Frame)] == texts
     assert (ping, pong) == (Frame(Opcode.PING, payload), Frame(Opcode.PONG, payload))
