@@ -313,7 +313,7 @@ begin
             select array_agg(i.room) as rooms, array_agg(i.source) as sources,
                    array_agg(i.since) as sinces, array_agg(i.until) as untils
             from tidings.memberships i
-            where i.user_id = _user and (i.until is null or i.until > coalesce(_after, open_session.cursor))
+            where i.user_id = _user and (i.until is null or i.until > least(_after, open_session.cursor))
         ) m
         where u.user_id = _user;
 end $$;

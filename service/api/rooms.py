@@ -102,8 +102,8 @@ async def history(
     room: Room,
     caller: ClientOrReader,
     service: InService,
-    before: Annotated[int | None, Query(ge=0)] = None,
-    after: Annotated[int | None, Query(ge=0)] = None,
+    before: Annotated[int | None, Query(ge=0, le=FOREVER)] = None,
+    after: Annotated[int | None, Query(ge=0, le=FOREVER)] = None,
     limit: Limit = 100,
 ) -> Response:
     """Read a room's events: newest first, or oldest first where only `after` is given."""
@@ -113,7 +113,7 @@ async def history(
     newest = after is None or before is not None
     async with service.database.connection() as connection:
         entries = await log.room_events(
-            connection, room, after or 0, before or FOREVER, limit + 1, newest=newest
+            connection, room, after or 0, FOREVER if before is None else before, limit + 1, newest=newest
         )
     page = entries[:limit]
     next_cursor = str(page[-1].position) if len(entries) > limit else None

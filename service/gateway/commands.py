@@ -1,9 +1,11 @@
 """What a client's commands do."""
 
+from collections.abc import Callable
 from time import time
-from typing import TYPE_CHECKING
 
+from service.auth.tokens import TokenVerifier
 from service.domain.addresses import check_room
+from service.domain.claims import Claims
 from service.domain.commands import (
     AnyCommand,
     Broadcast,
@@ -22,11 +24,11 @@ from service.domain.errors import Forbidden, RateLimited, TidingsError
 from service.domain.events import Draft, Unit
 from service.domain.frames import frame
 from service.domain.websocket import text_frame
+from service.gateway.connection import Connection
 from service.store import sessions
-
-if TYPE_CHECKING:
-    from service.gateway.connection import Connection
-    from service.gateway.gateway import Gateway
+from service.store.database import Database
+from service.stream.appender import Appender
+from service.stream.follower import Follower
 
 MEMBERS_SHOWN = 1000
 
@@ -34,10 +36,19 @@ MEMBERS_SHOWN = 1000
 class Commands:
     """Performs commands, each on behalf of one connection; raises what it refuses."""
 
-    def __init__(self, gateway: "Gateway") -> None:
-        self._gateway = gateway
+    def __init__(
+        self, database: Database, follower: Follower, appender: Appender, verifier: TokenVerifier,
+        refresh: Callable[[Connection, Claims], None], *, max_rooms: int, max_data: int,
+    ) -> None:  # fmt: skip
+        self._database = database
+        self._follower = follower
+        self._appender = appender
+        self._verifier = verifier
+        self._refresh_with = refresh
+        self._max_rooms = max_rooms
+        self._max_data = max_data
 
-    async def perform(self, connection: "Connection", command: AnyCommand) -> bytes | None:
+    async def perform(self, connection: Connection, command: AnyCommand) -> bytes | None:
         """Perform one command; return the frame that answers it, if it asked for an answer."""
         match command:
             case JoinRoom():
@@ -56,44 +67,43 @@ class Commands:
                 return None
         return None if command.ref is None else frame("ok", ref=command.ref, **answer)
 
-    async def _join(self, connection: "Connection", command: JoinRoom) -> dict[str, object]:
+    async def _join(self, connection: Connection, command: JoinRoom) -> dict[str, object]:
         room = check_room(command.room, "#/room")
         self._check_granted(connection, room)
         if command.presence and not connection.claims.presence:
             raise Forbidden("the token does not grant presence")
-        if room not in connection.rooms and len(connection.rooms) >= self._limit:
-            raise RateLimited(f"at most {self._limit} rooms")
+        if room not in connection.rooms and len(connection.rooms) >= self._max_rooms:
+            raise RateLimited(f"at most {self._max_rooms} rooms")
         if command.durable:
             await self._change(connection, room, joins=True)
         elif room not in connection.rooms:
-            hub = self._gateway.hub
+            hub = self._follower.hub
             hub.regrant(connection, lambda: connection.join_alone(room, hub.position))
         if command.presence:
-            self._gateway.hub.watch(connection, room)
+            self._follower.hub.watch(connection, room)
         return {"room": room}
 
-    async def _leave(self, connection: "Connection", command: LeaveRoom) -> dict[str, object]:
+    async def _leave(self, connection: Connection, command: LeaveRoom) -> dict[str, object]:
         room = check_room(command.room, "#/room")
         membership = connection.rooms.get(room)
         if membership is not None and membership.source == "connection":
-            self._gateway.hub.regrant(connection, lambda: connection.leave_alone(room))
+            self._follower.hub.regrant(connection, lambda: connection.leave_alone(room))
         else:
             await self._change(connection, room, joins=False)
-        self._gateway.hub.unwatch(connection, room)
+        self._follower.hub.unwatch(connection, room)
         return {"room": room}
 
-    async def _change(self, connection: "Connection", room: str, *, joins: bool) -> None:
+    async def _change(self, connection: Connection, room: str, *, joins: bool) -> None:
         """Write the change, and wait until it has come through the log to here."""
-        gateway = self._gateway
-        async with gateway.database.connection() as link:
+        async with self._database.connection() as link:
             changes = await sessions.change_members(
-                link, gateway.follower.seen, [(room, connection.user, joins)],
-                source="client", max_rooms=self._limit,
+                link, self._follower.seen, [(room, connection.user, joins)],
+                source="client", max_rooms=self._max_rooms,
             )  # fmt: skip
         for change in changes:
-            await gateway.follower.reached(change.position)
+            await self._follower.reached(change.position)
 
-    async def join_claimed(self, connection: "Connection", rooms: list[str]) -> None:
+    async def join_claimed(self, connection: Connection, rooms: list[str]) -> None:
         """Join the rooms that the token names, as far as it also grants them."""
         for room in rooms:
             try:
@@ -104,8 +114,8 @@ class Commands:
                     text_frame(frame("error", code=error.code, message=f"cannot join {room}: {error}"))
                 )
 
-    async def _publish(self, connection: "Connection", command: Publish) -> dict[str, object]:
-        data = check_publish(command, self._gateway.settings.max_data)
+    async def _publish(self, connection: Connection, command: Publish) -> dict[str, object]:
+        data = check_publish(command, self._max_data)
         if not connection.claims.publish.match(command.to):
             raise Forbidden(f"the token does not grant publishing to {command.to}")
         draft = Draft(
@@ -113,30 +123,24 @@ class Commands:
             exclude=() if command.echo else (f"{connection.user}\n{connection.device}",),
         )  # fmt: skip
         key = None if command.id is None else f"id:{command.id}"
-        outcome = await self._gateway.appender.append(
-            Unit([draft], producer=f"user:{connection.user}", key=key)
-        )
+        outcome = await self._appender.append(Unit([draft], producer=f"user:{connection.user}", key=key))
         return {"position": outcome.first, "id": command.id or str(outcome.first)}
 
-    async def _members(self, connection: "Connection", command: RoomMembers) -> dict[str, object]:
+    async def _members(self, connection: Connection, command: RoomMembers) -> dict[str, object]:
         room = check_room(command.room, "#/room")
         membership = connection.rooms.get(room)
         if membership is None or not connection.receives(room, membership.source):
             self._check_granted(connection, room)
-        async with self._gateway.database.connection() as link:
+        async with self._database.connection() as link:
             rows = await sessions.members(link, room, "", MEMBERS_SHOWN + 1)
         members = [{"user": row["user_id"]} for row in rows[:MEMBERS_SHOWN]]
         return {"room": room, "members": members, "has_more": len(rows) > MEMBERS_SHOWN}
 
-    async def _refresh(self, connection: "Connection", command: RefreshToken) -> dict[str, object]:
-        claims = await self._gateway.verifier.verify(command.token, now=time())
-        self._gateway.refresh(connection, claims)
+    async def _refresh(self, connection: Connection, command: RefreshToken) -> dict[str, object]:
+        claims = await self._verifier.verify(command.token, now=time())
+        self._refresh_with(connection, claims)
         return {"expires_at": claims.expires_at}
 
-    def _check_granted(self, connection: "Connection", room: str) -> None:
+    def _check_granted(self, connection: Connection, room: str) -> None:
         if not connection.claims.rooms.match(room):
             raise Forbidden(f"the token does not grant the room {room}")
-
-    @property
-    def _limit(self) -> int:
-        return self._gateway.settings.max_rooms_per_user

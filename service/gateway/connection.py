@@ -10,8 +10,8 @@ import fcntl
 import logging
 import termios
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, Protocol, cast
 
 from service.domain.claims import Claims
 from service.domain.commands import Ack, AnyCommand, Ping, Pong, read_command, read_envelope
@@ -32,10 +32,10 @@ from service.domain.websocket import (
 )
 from service.domain.websocket import Ping as PingMessage
 from service.domain.websocket import Pong as PongMessage
-from service.stream.hub import Receiver
-
-if TYPE_CHECKING:
-    from service.gateway.gateway import Gateway
+from service.observe.metrics import Metrics
+from service.settings import Settings
+from service.stream.cursors import Cursors
+from service.stream.hub import Hub, Receiver
 
 log = logging.getLogger("tidings.gateway")
 
@@ -44,6 +44,24 @@ CLOSE_TIMEOUT: Final = 0.1
 MAX_COMMANDS: Final = 64
 MAX_OFFENCES: Final = 10
 SILENT_HEARTBEATS: Final = 2
+
+
+class Owner(Protocol):
+    """What a connection needs of the gateway that it belongs to."""
+
+    settings: Settings
+    hub: Hub
+    cursors: Cursors
+    metrics: Metrics
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run something on the connection's behalf."""
+
+    async def perform(self, connection: "Connection", command: AnyCommand) -> bytes | None:
+        """Perform a command; return the frame that answers it, if any."""
+
+    def closed(self, connection: "Connection", code: int, reason: str) -> None:
+        """Take the connection out of everything."""
 
 
 class Connection(Receiver, asyncio.Protocol):
@@ -55,7 +73,7 @@ class Connection(Receiver, asyncio.Protocol):
     )  # fmt: skip
 
     def __init__(
-        self, gateway: "Gateway", connection_id: str, claims: Claims, device: str, *, manual: bool
+        self, gateway: Owner, connection_id: str, claims: Claims, device: str, *, manual: bool
     ) -> None:
         Delivery.__init__(self, claims, device, manual=manual)
         self.id = connection_id
@@ -283,7 +301,7 @@ class Connection(Receiver, asyncio.Protocol):
         while self.commands and self.state is not State.CLOSED:
             command = self.commands.popleft()
             try:
-                self.reply(await self.gateway.commands.perform(self, command))
+                self.reply(await self.gateway.perform(self, command))
             except TidingsError as error:
                 self._refuse(error, command.ref)
             if len(self.commands) == MAX_COMMANDS // 2 and not transport.is_closing():

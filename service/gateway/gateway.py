@@ -11,6 +11,7 @@ from uuid import uuid4
 from service.auth.tokens import TokenVerifier
 from service.domain.addresses import EVERYONE
 from service.domain.claims import Claims
+from service.domain.commands import AnyCommand
 from service.domain.delivery import Session, State
 from service.domain.errors import Forbidden, Revoked, Unavailable
 from service.domain.frames import frame, gap_frame
@@ -64,11 +65,13 @@ class Gateway:
         self.revocations = revocations
         self.follower = follower
         self.hub = follower.hub
-        self.appender = appender
         self.cursors = cursors
         self.metrics = metrics
         self.identity = identity
-        self.commands = Commands(self)
+        self._commands = Commands(
+            database, follower, appender, verifier, self.refresh,
+            max_rooms=settings.max_rooms_per_user, max_data=settings.max_data,
+        )  # fmt: skip
         self.pulse = Pulse(self.hub, cursors, settings.heartbeat, settings.ack_interval)
         self.count = 0
         self.draining = False
@@ -81,6 +84,10 @@ class Gateway:
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
+
+    async def perform(self, connection: Connection, command: AnyCommand) -> bytes | None:
+        """Perform a command; return the frame that answers it, if any."""
+        return await self._commands.perform(connection, command)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -144,6 +151,7 @@ class Gateway:
         self._evict_beyond_limit(connection)
         position, gap = _place(asked, session)
         connection.begin(session, position)
+        self.cursors.mark(connection.user, connection.device, session.cursor)  # it has been seen today
         self._expire_at(connection, connection.claims.expires_at)
         self.pulse.add(connection)
         if asked.presence:
@@ -182,7 +190,7 @@ class Gateway:
     def _join_claimed(self, connection: Connection) -> None:
         missing = [room for room in connection.claims.join if room not in connection.rooms]
         if missing:
-            self.spawn(self.commands.join_claimed(connection, missing))
+            self.spawn(self._commands.join_claimed(connection, missing))
 
     def refresh(self, connection: Connection, claims: Claims) -> None:
         """Go on with a newer token: its grants and its expiry replace the old ones."""
