@@ -54,7 +54,8 @@ class Delivery:
     """The pure part of a connection: its positions, its rooms, its state."""
 
     __slots__ = (
-        "acked", "claims", "device", "early", "first_seen", "manual", "past", "pinged", "rooms", "snapshot",
+        "acked", "claims", "device", "early", "first_seen", "manual", "past", "pinged", "rooms", "sent",
+        "snapshot",
         "state", "written",
     )  # fmt: skip
 
@@ -67,6 +68,8 @@ class Delivery:
         self.written = 0
         self.acked = 0
         self.pinged: int | None = None
+        self.sent = 0
+        """The last entry written before it went live; what came since is the hub's to know."""
         self.first_seen = 0
         self.snapshot = 0
         self.rooms: dict[str, Membership] = {}
@@ -153,6 +156,14 @@ class Delivery:
 
     # How far it has got
 
+    def may_go_live(self, hub: int) -> bool:
+        """Tell whether it stands at the hub's position, and that is not before its own snapshot.
+
+        Its rooms are those of the snapshot: what was joined or left before that and after the hub's
+        position could not be applied at its place any more.
+        """
+        return self.written >= hub >= self.snapshot
+
     def went_live(self) -> None:
         """Stand at the hub's position from now on."""
         self.state = State.LIVE
@@ -198,10 +209,10 @@ class Delivery:
     def follow(self, last: int, hub: int) -> int | None:
         """Let a quiet client's cursor follow the hub.
 
-        ``last`` is the position of the last entry that was written to it. Without this, a client
+        ``last`` is the position of the last entry that was written to it live. Without this, a client
         that acknowledges by itself would keep an old cursor for as long as nothing is sent to it.
         """
-        if self.state is State.LIVE and self.manual and self.acked >= last and self.acked < hub:
+        if self.state is State.LIVE and self.manual and max(last, self.sent) <= self.acked < hub:
             self.acked = hub
             return hub
         return None

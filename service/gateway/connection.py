@@ -142,6 +142,7 @@ class Connection(Receiver, asyncio.Protocol):
                 continue
             parts.append(text_frame(entry_frame(entry)))
             size += len(parts[-1])
+            self.sent = entry.position
             if size >= limit:
                 upto = entry.position
                 break

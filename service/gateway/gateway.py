@@ -214,7 +214,8 @@ class Gateway:
         """Bring a connection to the hub's position: at once where memory holds the rest."""
         if not isinstance(connection, Connection) or connection.catching_up is not None:
             return
-        if not connection.paused and self.follower.trusted and connection.written <= self.hub.position:
+        here = self.hub.position >= max(connection.written, connection.snapshot)
+        if here and self.follower.trusted and not connection.paused:
             page = self._page_from_memory(connection)
             if page is not None and self._write(connection, page):
                 return
@@ -226,10 +227,10 @@ class Gateway:
             while connection.state is State.CATCHING_UP:
                 await connection.writable()
                 await self.follower.until_trusted()
-                if connection.written > self.hub.position:
-                    await self.follower.reached(connection.written)
+                await self.follower.reached(max(connection.written, connection.snapshot))
+                granted = connection.claims
                 page = self._page_from_memory(connection) or await self._page_from_log(connection)
-                if page is None or not self.follower.trusted:
+                if page is None or not self.follower.trusted or connection.claims is not granted:
                     continue
                 if connection.state is State.CATCHING_UP and self._write(connection, page):
                     return
@@ -240,7 +241,7 @@ class Gateway:
     def _write(self, connection: Connection, page: Page) -> bool:
         """Write a page; tell whether the connection is live now, in this very step of the loop."""
         connection.write_page(page, PAGE_BYTES)
-        if connection.written < self.hub.position or connection.paused:
+        if connection.paused or not connection.may_go_live(self.hub.position):
             return False
         self.hub.go_live(connection)
         connection.write(text_frame(frame("live", position=self.hub.position)))

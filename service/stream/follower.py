@@ -76,7 +76,8 @@ class Follower:
 
     async def reached(self, position: int) -> None:
         """Wait until the hub has got to ``position``."""
-        self.wake(position)
+        if self.hub.position < position:
+            self.wake(position)
         while self.hub.position < position:
             await asyncio.shield(self._moved)
 

@@ -101,7 +101,7 @@ class Hub:
     def settle(self) -> list[Receiver]:
         """Take the lagging out of the loop, and return those that must catch up."""
         lagging, self._lagging = self._lagging, []
-        fallen = [c for c in lagging if c.state is State.LIVE]
+        fallen = [c for c in dict.fromkeys(lagging) if c.state is State.LIVE]
         for connection in fallen:
             self._detach(connection)
             connection.fell_behind(self.position)
@@ -117,6 +117,7 @@ class Hub:
             self.go_live(connection)
 
     def _detach(self, connection: Receiver) -> None:
+        connection.sent = max(connection.sent, self.last_written(connection))
         for address in connection.addresses():
             receivers = self._receivers[address]
             del receivers[connection]
@@ -157,8 +158,11 @@ class Hub:
             self._move(entry)
 
     def _deliver_selectively(self, entry: Entry) -> None:
+        receivers = self._receivers.get(entry.address)
+        if not receivers:
+            return
         frames = text_frame(entry_frame(entry))
-        for connection, write in self._receivers.get(entry.address, {}).items():
+        for connection, write in receivers.items():
             if not entry.withheld_from(connection.user, connection.device):
                 write(frames)
                 self.delivered += 1

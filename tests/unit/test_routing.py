@@ -1,0 +1,733 @@
+"""Everyone gets what is due to them, once and in order, however the log and the sockets behave.
+
+The hub, the memory, the tail, the connections and the gateway's catching up are the real ones. In
+place of the database stands a model that knows the truth; in place of tasks and sockets stand such as
+go on when they are told to. So every interleaving is a script, and what fails shrinks to a short one.
+"""
+
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from random import Random
+from types import SimpleNamespace, coroutine
+from typing import Any, ClassVar, NamedTuple
+
+import msgspec
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from service.domain.addresses import EVERYONE, Patterns
+from service.domain.claims import Claims
+from service.domain.delivery import Delivery, Membership, Session, Source, State
+from service.domain.events import Entry, Group
+from service.domain.recent import FOREVER, Gap, Interval, Page, Recent
+from service.domain.revocations import Revocations
+from service.domain.tail import Tail
+from service.gateway import gateway as gateway_module
+from service.gateway.connection import Connection
+from service.gateway.gateway import Asked, Gateway
+from service.gateway.pulse import Pulse
+from service.observe.metrics import Metrics
+from service.stream.hub import Hub, Receiver
+
+# So small that a few entries pass every bound.
+MEMORY_BYTES = 10 * 520
+BUFFER_FRAMES = 6
+WAITING_GROUPS = 3
+PAGE_ENTRIES = 3
+PAGE_BYTES = 400
+
+ROOMS = ["red", "blue"]
+GRANTS = [[], ["red"], ["blue"], ["*"]]
+DEVICES = [("alice", "phone"), ("alice", "laptop"), ("bob", "phone")]
+ADDRESSES = ["user:alice", "user:bob", "room:red", "room:blue", EVERYONE]
+EXCLUDED = [(), (), (), ("alice",), ("alice\nphone",), ("bob",)]
+DATA = ["1", "1", f'"{"x" * 200}"']
+FRAMES = {"event": "event", "joined": "joined_room", "left": "left_room"}
+METRICS = Metrics()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_pages() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gateway_module, "PAGE_ENTRIES", PAGE_ENTRIES)
+        patch.setattr(gateway_module, "PAGE_BYTES", PAGE_BYTES)
+        yield
+
+
+# --- The truth
+
+
+class Period(NamedTuple):
+    """Of a membership: from after its join's position up to its leave's."""
+
+    user: str
+    room: str
+    source: Source
+    since: int
+    until: int = FOREVER
+
+
+class Model:
+    """The log, who was a member when, who was first seen when, and how far each device has got."""
+
+    def __init__(self) -> None:
+        self.log: dict[int, Entry] = {}
+        self.head = 0
+        self.floor = 0
+        self.periods: list[Period] = []
+        self.first_seen: dict[str, int] = {}
+        self.cursors: dict[tuple[str, str], int] = {}
+
+    def is_due(self, entry: Entry, user: str, device: str, claims: Claims) -> bool:
+        """Tell whether a user's device is entitled to an entry by this token."""
+        if user in entry.exclude or f"{user}\n{device}" in entry.exclude:
+            return False
+        if entry.address == EVERYONE:
+            return entry.position > self.first_seen[user]
+        return entry.address == f"user:{user}" or any(
+            (period.user, f"room:{period.room}") == (user, entry.address)
+            and period.since < entry.position <= period.until
+            and (period.source == "api" or claims.rooms.match(period.room))
+            for period in self.periods
+        )
+
+    # What is written
+
+    def append(
+        self,
+        address: str,
+        kind: str = "event",
+        about: str = "t",
+        data: str = "1",
+        exclude: tuple[str, ...] = (),
+    ) -> None:
+        self.head += 1
+        time = "2030-01-01T00:00:00.000Z"
+        self.log[self.head] = Entry(self.head, kind, address, about, data, time, exclude=exclude)
+
+    def move(self, user: str, room: str, source: Source, *, joins: bool) -> None:
+        """Join or leave, if that changes anything. What the API made, only the API ends."""
+        now = next((p for p in self.periods if p[:2] == (user, room) and p.until == FOREVER), None)
+        if joins and now is not None and (now.source, source) != ("client", "api"):
+            return
+        if not joins and (now is None or (now.source, source) == ("api", "client")):
+            return
+        self.append(f"user:{user}", "joined" if joins else "left", room, source)
+        if now is not None:
+            self.periods[self.periods.index(now)] = now._replace(until=self.head)
+        if joins:
+            self.periods.append(Period(user, room, source, self.head))
+
+    # What is read, as the store would
+
+    def between(self, after: int, upto: int) -> Group:
+        return Group(after, upto, [e for e in self.log.values() if after < e.position <= upto])
+
+    def page(self, after: int, upto: int, intervals: list[Interval], limit: int) -> Page:
+        entries = [
+            e
+            for e in self.between(max(after, self.floor), upto).entries
+            if any(i.address == e.address and i.since < e.position <= i.until for i in intervals)
+        ][:limit]
+        gap = Gap(after, self.floor, "retention") if self.floor > after else None
+        return Page(entries, entries[-1].position if len(entries) == limit else upto, gap)
+
+    def session(self, user: str, device: str, after: int | None) -> Session:
+        self.first_seen.setdefault(user, self.head)
+        others = [cursor for (owner, _), cursor in self.cursors.items() if owner == user]
+        cursor = self.cursors.setdefault((user, device), max(others, default=self.floor))
+        start = cursor if after is None else after
+        self.cursors[user, device] = max(cursor, start)
+        mine = [p for p in self.periods if p.user == user]
+        return Session(
+            self.head,
+            self.floor,
+            self.first_seen[user],
+            cursor,
+            {p.room: Membership(p.source, p.since) for p in mine if p.until == FOREVER},
+            tuple(
+                (Interval(f"room:{p.room}", p.since, p.until), p.source)
+                for p in mine
+                if start < p.until < FOREVER
+            ),
+        )
+
+
+# --- Tasks and sockets that go on when they are told to
+
+
+@coroutine
+def turn() -> Generator[None]:
+    """Let others go first."""
+    yield
+
+
+class Steps:
+    """A coroutine in place of a task."""
+
+    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
+        self._work = work
+
+    def step(self) -> None:
+        next(self._work.__await__(), None)
+
+    def cancel(self) -> None:
+        self._work.close()
+
+
+class Sent(NamedTuple):
+    frame: dict[str, Any]
+    claims: Claims
+    """The token in force when it was written."""
+
+
+class Wire:
+    """A connection's transport with a bounded buffer, and the client at its other end."""
+
+    def __init__(self, socket: "Socket") -> None:
+        self.socket = socket
+        self.sent: list[Sent] = []
+        self.taken = 0
+        """Frames that have left the buffer."""
+        self.handled = 0
+        """Frames that the client is done with: where it acknowledges by itself, those it said so of."""
+
+    @property
+    def unread(self) -> int:
+        return len(self.sent) - self.taken
+
+    def write(self, data: bytes) -> None:
+        assert self.socket.state is not State.CLOSED, "nothing is written to what is closed"
+        self.sent += [Sent(frame, self.socket.claims) for frame in frames_in(data)]
+        if self.unread > BUFFER_FRAMES and not self.socket.paused:
+            self.socket.pause_writing()
+
+    def read(self, frames: int, *, acks: bool) -> None:
+        """Let the client take the next frames; it answers pings, and perhaps says what it is done with."""
+        for frame, _ in self.sent[self.taken : self.taken + frames]:
+            self.taken += 1
+            if acks or not self.socket.manual:
+                self.handled = self.taken
+            if frame["type"] == "ping":
+                payload = b"%d" % frame["position"]
+                self.socket.data_received(bytes((0x8A, 0x80 | len(payload), 0, 0, 0, 0)) + payload)
+            elif acks and self.socket.manual:
+                self.socket.acknowledge(place(frame))
+        if self.socket.paused and self.unread <= BUFFER_FRAMES // 2:
+            self.socket.resume_writing()
+
+
+def frames_in(data: bytes) -> Iterator[dict[str, Any]]:
+    while data:
+        start = 4 if data[1] == 126 else 2
+        end = start + (int.from_bytes(data[2:4]) if data[1] == 126 else data[1])
+        payload, is_ping = data[start:end], data[0] & 15 == 9
+        yield {"type": "ping", "position": int(payload)} if is_ping else msgspec.json.decode(payload)
+        data = data[end:]
+
+
+def place(frame: dict[str, Any]) -> int:
+    """Return how far a client has got with this frame."""
+    return frame["to"] if frame["type"] == "gap" else frame["position"]
+
+
+class Socket(Connection):
+    """A connection that waits without an event loop."""
+
+    def __init__(self, edge: "Edge", claims: Claims, asked: Asked) -> None:
+        super().__init__(edge, f"{claims.user}/{asked.device}", claims, asked.device, manual=asked.manual)
+        self.transport = self.wire = Wire(self)
+        self.asked = asked
+        self.session: Session | None = None
+        self.start: int | None = None
+        self.tokens = [(edge.hub.position, claims)]
+
+    async def writable(self) -> None:
+        while self.paused:
+            await turn()
+
+    def tokens_from(self, position: int) -> list[Claims]:
+        """Return the tokens in force since the hub got to ``position``."""
+        current = max((i for i, (at, _) in enumerate(self.tokens) if at < position), default=0)
+        return [claims for _, claims in self.tokens[current:]]
+
+
+class Following:
+    """The follower without its tasks: it is told what arrives, and when to read."""
+
+    trusted = True
+
+    def __init__(self, model: Model, hub: Hub, fell_behind: Callable[[Connection], None]) -> None:
+        self.model = model
+        self.hub = hub
+        self.tail = Tail(0, WAITING_GROUPS)
+        self.fell_behind = fell_behind
+
+    def offer(self, group: Group) -> None:
+        self.tail.offer(group)
+        for each in self.tail.take():
+            self.hub.apply(each)
+        for connection in self.hub.settle():
+            self.fell_behind(connection)
+
+    def read(self, limit: int) -> None:
+        self.tail.reaches(self.model.head)
+        if (missing := self.tail.missing) is not None:
+            after, upto = missing
+            self.offer(self.model.between(after, min(upto, after + limit)))
+
+    async def until_trusted(self) -> None:
+        pass
+
+    async def reached(self, position: int) -> None:
+        while self.hub.position < position:
+            await turn()
+
+
+class Edge(Gateway):
+    """The gateway on the model: connections come and go, and take their steps, one at a time."""
+
+    def __init__(self) -> None:
+        self.model = Model()
+        self.cursors = SimpleNamespace(mark=self._mark)
+        self.hub = Hub(0, Recent(0, MEMORY_BYTES), self._disconnect)
+        self.follower = Following(self.model, self.hub, self.catch_up)
+        self.pulse = Pulse(self.hub, self.cursors, 1, 1)
+        self.settings = SimpleNamespace(commands_per_second=1)
+        self.revocations = Revocations()
+        self.metrics = METRICS
+        self.count = 0
+        self.sockets: list[Socket] = []
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> Steps:
+        return Steps(work)
+
+    async def _page_from_log(self, connection: Connection) -> Page:
+        page = self.model.page(
+            connection.written, self.hub.position, connection.intervals(), gateway_module.PAGE_ENTRIES
+        )
+        await turn()  # it is on its way, and meanwhile things happen
+        return page
+
+    def _expire_at(self, connection: Connection, at: float) -> None:
+        pass
+
+    def _disconnect(self, hub: Hub, entry: Entry) -> None:
+        for socket in [c for c in hub if c.id == entry.type]:
+            self.drop(socket)
+
+    def _mark(self, user: str, device: str, position: int) -> None:
+        [socket] = [s for s in self.open if (s.user, s.device) == (user, device)]
+        check_all_is_there(self.model, socket, position)
+        self.model.cursors[user, device] = max(self.model.cursors[user, device], position)
+
+    @property
+    def open(self) -> list[Socket]:
+        return [socket for socket in self.sockets if socket.state is not State.CLOSED]
+
+    def connect(self, claims: Claims, asked: Asked) -> None:
+        socket = Socket(self, claims, asked)
+        self.sockets.append(socket)
+        self.hub.register(socket)
+        self.count += 1
+
+    def proceed(self, socket: Socket) -> None:
+        """Do what comes next: load the session, begin, then page after page."""
+        if socket.session is None:
+            socket.session = self.model.session(socket.user, socket.device, socket.asked.after)
+        elif socket.early is not None:
+            socket.start, _ = gateway_module._place(socket.asked, socket.session)
+            socket.begin(socket.session, socket.start)
+            self.catch_up(socket)
+        elif socket.catching_up is not None:
+            socket.catching_up.step()
+
+    def drop(self, socket: Socket) -> None:
+        if socket.start is None:
+            self.abandon(socket)
+        else:
+            socket.connection_lost(None)
+
+    def end(self) -> None:
+        for socket in self.open:
+            self.drop(socket)
+
+    def heartbeat(self) -> None:
+        self.pulse.ask_once()
+        for socket in self.open:
+            if socket.start is not None and not socket.paused:
+                socket.send_ping()
+                self.pulse._follow(socket)
+
+    @property
+    def at_rest(self) -> bool:
+        """Tell whether all that can happen has happened: only clients that ack by themselves may lag."""
+        return self.hub.position == self.model.head and all(
+            socket.state is State.LIVE
+            and not socket.wire.unread
+            and (socket.manual or socket.acked == self.model.head)
+            for socket in self.open
+        )
+
+    def come_to_rest(self) -> None:
+        """Let every device come back, and all happen that can happen."""
+        here = [(socket.user, socket.device) for socket in self.open]
+        for socket in {(s.user, s.device): s for s in self.sockets}.values():
+            if (socket.user, socket.device) not in here:
+                self.connect(socket.claims, socket.asked._replace(after=None))
+        for _ in range(2 * self.model.head + 20):
+            if self.at_rest:
+                return
+            self.follower.read(PAGE_ENTRIES)
+            self.heartbeat()
+            for socket in self.open:
+                self.proceed(socket)
+                socket.wire.read(BUFFER_FRAMES + 1, acks=True)
+        raise AssertionError("somebody never gets what is due, or never says so")
+
+
+# --- The property
+
+
+def check(edge: Edge) -> None:
+    """Check all that was ever sent, once everything has come to rest."""
+    edge.come_to_rest()
+    for socket in edge.sockets:
+        check_order(edge.model, socket)
+    for socket in edge.open:
+        check_all_is_there(edge.model, socket, edge.model.head)
+    edge.end()
+    assert not edge.hub.users
+    assert not edge.hub._receivers
+    assert not edge.hub._last
+    assert edge.count == 0
+
+
+def check_order(model: Model, socket: Socket) -> None:
+    """What was sent was due by the token of the moment, and stands in its place.
+
+    ``live``, ``gap`` and pings say that all before their position has been sent, so nothing follows
+    them that should have come before.
+    """
+    reached = socket.start or 0
+    for frame, claims in socket.wire.sent:
+        if frame["type"] in FRAMES.values():
+            entry = model.log[frame["position"]]
+            assert entry.position > reached
+            assert frame["type"] == FRAMES[entry.kind]
+            assert model.is_due(entry, socket.user, socket.device, claims)
+            reached = entry.position
+        else:
+            assert place(frame) >= reached
+            reached = place(frame)
+
+
+def check_all_is_there(model: Model, socket: Socket, upto: int) -> None:
+    """The client is done with all that was due up to here: it will not be sent again."""
+    done = [frame for frame, _ in socket.wire.sent[: socket.wire.handled]]
+    positions = {frame["position"] for frame in done if frame["type"] in FRAMES.values()}
+    gaps = [(frame["from"], frame["to"]) for frame in done if frame["type"] == "gap"]
+    assert all(to <= model.floor for _, to in gaps)
+    for entry in model.between(socket.start, upto).entries:
+        tokens = socket.tokens_from(entry.position)
+        if all(model.is_due(entry, socket.user, socket.device, claims) for claims in tokens):
+            assert entry.position in positions or any(a < entry.position <= to for a, to in gaps)
+
+
+# --- What may happen
+
+
+class Story:
+    """One thing happens after the other; each is drawn by a number of its own, and 0 is nothing."""
+
+    def __init__(self) -> None:
+        self.edge = Edge()
+        self.model = self.edge.model
+
+    def happen(self, number: int) -> str:
+        draw = Random(number)
+        [act] = draw.choices(list(self.LIKELIHOOD), self.LIKELIHOOD.values())
+        what = f"{act.__name__}: {act(self, draw)}"
+        full = [s for s in self.edge.open if s.state is State.LIVE and s.paused]
+        assert set(full) <= set(self.edge.hub._lagging), "who does not read is taken out of the loop"
+        return what
+
+    def publish(self, draw: Random) -> object:
+        self.model.head += draw.choice([0, 0, 0, 2])  # a rolled-back group leaves a gap
+        for _ in range(draw.randint(1, 5)):
+            self.model.append(draw.choice(ADDRESSES), data=draw.choice(DATA), exclude=draw.choice(EXCLUDED))
+        return self.model.head
+
+    def move(self, draw: Random) -> object:
+        user, room, source = draw.choice(["alice", "bob"]), draw.choice(ROOMS), draw.choice(["api", "client"])
+        self.model.move(user, room, source, joins=draw.random() < 0.6)
+        return user, room, source, self.model.head
+
+    def a_group_arrives(self, draw: Random) -> object:
+        """Some range of the log: a commit or a piece of one; late, repeated or out of order."""
+        after = max(0, self.edge.hub.position + draw.choice([-4, -1, 0, 0, 0, 2, 5]))
+        upto = min(self.model.head, after + draw.randint(1, 12))
+        if after < upto:
+            self.edge.follower.offer(self.model.between(after, upto))
+        return after, upto
+
+    def what_is_missing_is_read(self, draw: Random) -> object:
+        self.edge.follower.read(draw.randint(1, 30))
+        return self.edge.hub.position
+
+    def connect(self, draw: Random) -> object:
+        (user, device), rooms = draw.choice(DEVICES), Patterns(draw.choice(GRANTS))
+        if (user, device) in [(socket.user, socket.device) for socket in self.edge.open]:
+            return None
+        after = draw.randint(0, self.model.head) if draw.random() < 0.2 else None
+        asked = Asked(device, after, manual=draw.random() < 0.5)
+        self.edge.connect(Claims(user=user, expires_at=0, rooms=rooms), asked)
+        return user, rooms, asked
+
+    def proceed(self, draw: Random) -> object:
+        socket = self._one(draw)
+        for _ in range(draw.choice([1, 1, 2, 4, 8])):
+            if socket is not None:
+                self.edge.proceed(socket)
+        return socket and (socket.id, socket.state, socket.written)
+
+    def read(self, draw: Random) -> object:
+        socket = self._one(draw)
+        if socket is not None:
+            socket.wire.read(draw.randint(1, 12), acks=draw.random() < 0.5)
+        return socket and (socket.id, socket.acked)
+
+    def refresh(self, draw: Random) -> object:
+        socket, rooms = self._one(draw), Patterns(draw.choice(GRANTS))
+        if socket is None or socket.start is None:
+            return None
+        claims = Claims(user=socket.user, expires_at=0, rooms=rooms)
+        self.edge.refresh(socket, claims)
+        socket.tokens.append((self.edge.hub.position, claims))
+        return socket.id, rooms
+
+    def disconnect(self, draw: Random) -> object:
+        socket = self._one(draw)
+        if socket is not None:
+            self.edge.drop(socket)
+        return socket and socket.id
+
+    def disconnect_through_the_log(self, draw: Random) -> object:
+        device = draw.choice(DEVICES)
+        self.model.append("control", "disconnect", "/".join(device))
+        return device
+
+    def heartbeat(self, draw: Random) -> object:
+        return self.edge.heartbeat()
+
+    def retain(self, draw: Random) -> object:
+        self.model.floor = max(self.model.floor, self.edge.hub.position - draw.randint(0, 20))
+        return self.model.floor
+
+    def _one(self, draw: Random) -> Socket | None:
+        return draw.choice(self.edge.open) if self.edge.open else None
+
+    LIKELIHOOD: ClassVar = {
+        publish: 5, move: 4, a_group_arrives: 5, what_is_missing_is_read: 3, connect: 4, proceed: 8, read: 7,
+        refresh: 2, disconnect: 1, disconnect_through_the_log: 0.5, heartbeat: 2, retain: 0.5,
+    }  # fmt: skip
+
+
+def tell(numbers: Iterable[int], show: Callable[[str], None] = lambda _: None) -> None:
+    story = Story()
+    try:
+        for number in numbers:
+            if number:
+                show(story.happen(number))
+        check(story.edge)
+    finally:
+        story.edge.end()
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(st.integers(0, 2**32), min_size=60, max_size=120))
+def test_everyone_gets_what_is_due_once_and_in_order(numbers: list[int]) -> None:
+    tell(numbers, note)
+
+
+# --- What the property sees
+
+
+def goes_live_before_its_last_page(patch: pytest.MonkeyPatch) -> None:
+    def write(self: Gateway, connection: Connection, page: Page) -> bool:
+        connection.write_page(page, PAGE_BYTES)
+        self.hub.go_live(connection)
+        return True
+
+    patch.setattr(Gateway, "_write", write)
+
+
+def forgets_what_came_while_the_session_was_loaded(patch: pytest.MonkeyPatch) -> None:
+    begin = Delivery.begin
+
+    def forgetful(self: Delivery, session: Session, position: int) -> None:
+        self.early = None
+        begin(self, session, position)
+
+    patch.setattr(Delivery, "begin", forgetful)
+
+
+def forgets_the_rooms_that_were_left(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Delivery, "_end", lambda self, room, position: self.rooms.pop(room, None))
+
+
+def leaves_who_lags_in_the_loop(patch: pytest.MonkeyPatch) -> None:
+    def settle(self: Hub) -> list[Receiver]:
+        lagging, self._lagging = self._lagging, []
+        for connection in lagging:
+            connection.fell_behind(self.position)
+        return lagging
+
+    patch.setattr(Hub, "settle", settle)
+
+
+def joins_at_the_end_of_a_group(patch: pytest.MonkeyPatch) -> None:
+    apply = Hub.apply
+
+    def late(self: Hub, group: Group) -> None:
+        moves_last = sorted(group.entries, key=lambda entry: entry.kind in ("joined", "left"))
+        apply(self, Group(group.after, group.last, moves_last))
+
+    patch.setattr(Hub, "apply", late)
+
+
+def replays_what_was_withheld(patch: pytest.MonkeyPatch) -> None:
+    withheld = Connection.write_page
+
+    def careless(self: Connection, page: Page, limit: int) -> None:
+        plain = [msgspec.structs.replace(entry, exclude=()) for entry in page.entries]
+        withheld(self, page._replace(entries=plain), limit)
+
+    patch.setattr(Connection, "write_page", careless)
+
+
+@pytest.mark.parametrize("plant", [
+    goes_live_before_its_last_page,
+    forgets_what_came_while_the_session_was_loaded,
+    forgets_the_rooms_that_were_left,
+    leaves_who_lags_in_the_loop,
+    joins_at_the_end_of_a_group,
+    replays_what_was_withheld,
+])  # fmt: skip
+def test_it_would_be_seen_if_it(
+    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        tell_many(500)
+
+
+def tell_many(stories: int) -> None:
+    for seed in range(stories):
+        tell(Random(seed).choices(range(1, 2**32), k=100))
+
+
+# --- Examples
+
+
+class Ear(Receiver):
+    """A connection that keeps what is written to it."""
+
+    def __init__(self, hub: Hub, user: str) -> None:
+        super().__init__(Claims(user=user, expires_at=0, rooms=Patterns.all()), "phone")
+        self.watches = None
+        self.writes: list[bytes] = []
+        self.begin(Session(0, 0, 0, 0, {"red": Membership("client", 0)}), 0)
+        hub.register(self)
+        hub.go_live(self)
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    def notify(self, data: bytes) -> None:
+        self.write(data)
+
+    def end(self, code: int, reason: str, *, reconnect: bool = False) -> None:
+        raise NotImplementedError
+
+
+def test_what_is_for_the_same_connections_is_made_once_and_written_with_one_call() -> None:
+    model, hub = Model(), Edge().hub
+    alice, bob = Ear(hub, "alice"), Ear(hub, "bob")
+    for address in ["room:red", "room:red", "user:bob", "room:red"]:
+        model.append(address)
+    hub.apply(model.between(0, model.head))
+
+    positions = [[frame["position"] for frame in frames_in(data)] for data in bob.writes]
+    assert positions == [[1, 2], [3], [4]], "in order across its addresses"
+    assert len(alice.writes) == 2
+    assert alice.writes[0] is bob.writes[0]
+
+
+def test_who_lags_twice_in_one_turn_falls_behind_once() -> None:
+    hub = Edge().hub
+    alice = Ear(hub, "alice")
+    hub.lag(alice)
+    hub.lag(alice)
+    assert hub.settle() == [alice]
+    assert hub.settle() == []
+
+
+def begun(edge: Edge, *rooms: str, **asked: Any) -> Socket:
+    """A connection whose session has been loaded and that has begun."""
+    edge.connect(Claims(user="alice", expires_at=0, rooms=Patterns(rooms)), Asked(**asked))
+    socket = edge.sockets[-1]
+    edge.proceed(socket)
+    edge.proceed(socket)
+    return socket
+
+
+def test_it_stays_behind_until_the_hub_has_reached_what_its_session_knows() -> None:
+    """Else it would go by rooms of the future: here by one that is yet to be left."""
+    edge = Edge()
+    edge.model.move("alice", "red", "api", joins=True)
+    edge.follower.read(10)
+    edge.model.append("room:red")
+    edge.model.move("alice", "red", "api", joins=False)
+    socket = begun(edge)
+    assert socket.state is State.CATCHING_UP
+
+    edge.follower.read(10)
+    edge.proceed(socket)
+    assert socket.state is State.LIVE
+    assert [frame["type"] for frame, _ in socket.wire.sent] == [
+        "joined_room", "event", "left_room", "ping", "live",
+    ]  # fmt: skip
+    edge.end()
+
+
+def test_no_cursor_follows_over_a_backlog_that_was_only_sent() -> None:
+    edge = Edge()
+    edge.model.append("user:alice")
+    edge.follower.read(10)
+    socket = begun(edge, manual=True)
+    assert socket.state is State.LIVE
+    edge.heartbeat()
+    assert socket.acked == 0
+
+    socket.wire.read(10, acks=True)
+    edge.model.append("user:bob")
+    edge.follower.read(10)
+    edge.heartbeat()
+    assert socket.acked == 2
+    edge.end()
+
+
+def test_a_page_on_its_way_is_not_written_to_a_token_that_does_not_grant_it() -> None:
+    edge = Edge()
+    edge.model.move("alice", "red", "client", joins=True)
+    edge.model.append("room:red")
+    edge.follower.read(10)
+    edge.hub.recent.forget(2)  # so that the page has to come from the log
+    socket = begun(edge, "red")
+    edge.proceed(socket)
+    edge.refresh(socket, Claims(user="alice", expires_at=0))
+    while socket.state is not State.LIVE:
+        edge.proceed(socket)
+    assert [frame["type"] for frame, _ in socket.wire.sent] == ["joined_room", "ping", "live"]
+    edge.end()
