@@ -29,15 +29,8 @@ from service.domain.errors import (
 )  # fmt: skip
 from service.domain.frames import frame
 from service.domain.problems import problem_body, status_of
-from service.domain.websocket import (
-    BadHandshake,
-    Upgrade,
-    accept_key,
-    check_upgrade,
-    close_frame,
-    switching_protocols,
-    text_frame,
-)  # fmt: skip
+from service.domain.upgrade import BadHandshake, Upgrade, accept_key, check_upgrade, switching_protocols
+from service.domain.websocket import close_frame, text_frame
 from service.gateway.connection import CLOSE_TIMEOUT
 from service.gateway.gateway import Asked, Gateway
 

@@ -203,16 +203,17 @@ class Wire:
             self.socket.pause_writing()
 
     def read(self, frames: int, *, acks: bool) -> None:
-        """Let the client take the next frames; it answers pings, and perhaps says what it is done with."""
+        """Let the client take the next frames and answer pings; ``acks``: it says what it is done with."""
         for frame, _ in self.sent[self.taken : self.taken + frames]:
             self.taken += 1
-            if acks or not self.socket.manual:
+            if not self.socket.manual:
                 self.handled = self.taken
             if frame["type"] == "ping":
                 payload = b"%d" % frame["position"]
                 self.socket.data_received(bytes((0x8A, 0x80 | len(payload), 0, 0, 0, 0)) + payload)
-            elif acks and self.socket.manual:
-                self.socket.acknowledge(place(frame))
+        if acks and self.socket.manual and self.handled < self.taken:
+            self.handled = self.taken
+            self.socket.acknowledge(place(self.sent[self.taken - 1].frame))
         if self.socket.paused and self.unread <= BUFFER_FRAMES // 2:
             self.socket.resume_writing()
 
@@ -364,7 +365,7 @@ class Edge(Gateway):
         """Tell whether all that can happen has happened: only clients that ack by themselves may lag."""
         return self.hub.position == self.model.head and all(
             socket.state is State.LIVE
-            and not socket.wire.unread
+            and socket.wire.handled == len(socket.wire.sent)
             and (socket.manual or socket.acked == self.model.head)
             for socket in self.open
         )
@@ -715,6 +716,21 @@ def test_no_cursor_follows_over_a_backlog_that_was_only_sent() -> None:
     edge.follower.read(10)
     edge.heartbeat()
     assert socket.acked == 2
+    edge.end()
+
+
+def test_no_cursor_follows_over_a_gap_that_was_only_sent() -> None:
+    edge = Edge()
+    edge.model.append("user:bob")
+    edge.follower.read(10)
+    edge.model.floor = 1
+    edge.hub.recent.forget(1)
+    socket = begun(edge, manual=True, after=0)
+    edge.proceed(socket)
+    edge.proceed(socket)
+    assert [frame["type"] for frame, _ in socket.wire.sent] == ["gap", "ping", "live"]
+    edge.heartbeat()
+    assert socket.acked == 0
     edge.end()
 
 

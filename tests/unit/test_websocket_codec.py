@@ -21,21 +21,17 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
+from service.domain.upgrade import BadHandshake, Upgrade, accept_key, check_upgrade, switching_protocols
 from service.domain.websocket import (
-    BadHandshake,
     Close,
     FrameReader,
     Message,
     Ping,
     Pong,
     ProtocolViolation,
-    Upgrade,
-    accept_key,
-    check_upgrade,
     close_frame,
     ping_frame,
     pong_frame,
-    switching_protocols,
     text_frame,
     whole_messages,
 )
