@@ -69,7 +69,7 @@ class Delivery:
         self.acked = 0
         self.pinged: int | None = None
         self.sent = 0
-        """The last entry written before it went live; what came since is the hub's to know."""
+        """The last entry written to it alone; what all of an address got is the hub's to know."""
         self.first_seen = 0
         self.snapshot = 0
         self.rooms: dict[str, Membership] = {}
@@ -92,6 +92,11 @@ class Delivery:
         early, self.early = self.early or [], None
         for room, source, at in early:
             self._change(room, source, at)
+
+    @property
+    def begun(self) -> bool:
+        """Tell whether its session has been loaded."""
+        return self.early is None
 
     # What is due
 

@@ -49,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     @property
     def size(self) -> int:
         """Return roughly what it weighs in memory, in bytes."""
-        return len(self.data) + 512
+        return self.data.__sizeof__() + sum(map(len, self.exclude)) + 512
 
     def withheld_from(self, user: str, device: str) -> bool:
         """Tell whether its sender excluded this user, or this one device of the user."""

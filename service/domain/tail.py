@@ -51,7 +51,7 @@ class Tail:
 
     @property
     def missing(self) -> tuple[int, int] | None:
-        """Return ``(after, upto)`` of the log that has to be read, if something has not come."""
+        """Return ``(after, upto)`` of the log that has to be read; ask after ``take``."""
         if self.known <= self.position:
             return None
         upto = self._waiting[0][0] if self._waiting else self.known

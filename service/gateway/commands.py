@@ -78,7 +78,8 @@ class Commands:
             await self._change(connection, room, joins=True)
         elif room not in connection.rooms:
             hub = self._follower.hub
-            hub.regrant(connection, lambda: connection.join_alone(room, hub.position))
+            since = max(hub.position, connection.snapshot)
+            hub.regrant(connection, lambda: connection.join_alone(room, since))
         if command.presence:
             self._follower.hub.watch(connection, room)
         return {"room": room}

@@ -136,6 +136,7 @@ class Connection(Receiver, asyncio.Protocol):
         parts: list[bytes] = []
         if page.gap is not None:
             parts.append(text_frame(gap_frame(page.gap)))
+            self.sent = page.gap.upto
         size, upto = 0, page.upto
         for entry in page.entries:
             if entry.withheld_from(self.user, self.device):

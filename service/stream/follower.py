@@ -148,11 +148,16 @@ class Follower:
             return
         for group in self._tail.take():
             self.hub.apply(group)
-        for connection in self.hub.settle():
-            self._fell_behind(connection)
+            self._settle()
+        self._settle()
         if self._tail.missing is not None:
             self._wake.set()
         self._moved_on()
+
+    def _settle(self) -> None:
+        """Let those whose buffers are full catch up by themselves, before they are written more."""
+        for connection in self.hub.settle():
+            self._fell_behind(connection)
 
     def _moved_on(self) -> None:
         moved, self._moved = self._moved, self._loop.create_future()

@@ -5,6 +5,7 @@ not thread-safe and never awaits: between two of its calls nothing is half done.
 """
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import groupby
@@ -56,6 +57,7 @@ class Hub:
         self._receivers: dict[str, dict[Receiver, Callable[[bytes], None]]] = {}
         self._last: dict[str, int] = {}
         self._watchers: dict[str, dict[Receiver, None]] = {}
+        self._present: Counter[str] = Counter()
         self._lagging: list[Receiver] = []
 
     # Connections come and go
@@ -81,11 +83,16 @@ class Hub:
         del connections[connection]
         if not connections:
             del self.users[connection.user]
-            self._notice("user_disconnected", connection)
+        if connection.begun:
+            self._present[connection.user] -= 1
+            if not self._present[connection.user]:
+                del self._present[connection.user]
+                self._notice("user_disconnected", connection)
 
     def announce(self, connection: Receiver) -> None:
-        """Tell the watchers of a user's first connection; call once it is accepted."""
-        if len(self.users[connection.user]) == 1:
+        """Tell the watchers of a user's first connection; call once, when it has begun."""
+        self._present[connection.user] += 1
+        if self._present[connection.user] == 1:
             self._notice("user_connected", connection)
 
     def go_live(self, connection: Receiver) -> None:
@@ -165,9 +172,9 @@ class Hub:
         for connection, write in receivers.items():
             if not entry.withheld_from(connection.user, connection.device):
                 write(frames)
+                connection.sent = entry.position
                 self.delivered += 1
         self.touched.add(entry.address)
-        self._last[entry.address] = entry.position
 
     def _move(self, entry: Entry) -> None:
         user, room = entry.address.removeprefix("user:"), entry.type
