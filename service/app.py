@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from time import time
 from typing import Any, Final
 from uuid import uuid4
 
@@ -17,6 +20,7 @@ from service.api.middleware import RequestId
 from service.api.service import Service
 from service.auth.keys import Keyring
 from service.auth.tokens import minter_from, verifier_from
+from service.domain.errors import TidingsError
 from service.domain.recent import Recent
 from service.domain.revocations import Revocations
 from service.gateway.gateway import Gateway
@@ -50,7 +54,14 @@ def create_app(settings: Settings) -> FastAPI:
         async with running(settings) as parts:
             yield parts
 
-    app = FastAPI(title="Tidings", version=VERSION, lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    app = FastAPI(
+        title="Tidings",
+        version=VERSION,
+        lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.dev else None,
+        docs_url="/docs" if settings.dev else None,
+        redoc_url=None,
+    )
     for part in (admin, rooms, tokens, operations):
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
@@ -59,8 +70,8 @@ def create_app(settings: Settings) -> FastAPI:
         CORSMiddleware,
         allow_origins=settings.origins,
         allow_methods=["*"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
-        expose_headers=["X-Request-Id", "Retry-After"],
+        allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+        expose_headers=["X-Request-Id", "Retry-After", "Idempotent-Replayed"],
     )
     app.add_middleware(RequestId)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -78,6 +89,11 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             "description": "A problem (RFC 9457)",
             "content": {"application/problem+json": {"schema": problem}},
         }}  # fmt: skip
+        refusals = {status: {"$ref": "#/components/responses/Problem"} for status in ("4XX", "5XX")}
+        for operations_ in schema_["paths"].values():
+            for operation in operations_.values():
+                operation["responses"].pop("422", None)  # FastAPI's own, which is never sent
+                operation["responses"] |= refusals
         events.describe(schema_)
         app.openapi_schema = schema_
     return app.openapi_schema
@@ -100,7 +116,7 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         metrics = Metrics()
         keyring, revocations = _keyring(settings, start), Revocations()
         for revocation in start.revocations:
-            revocations.add(revocation)
+            revocations.add(revocation, time())
         control = Control(revocations, keyring)
         hub = Hub(start.head, Recent(start.head, settings.recent_bytes), control)
         cursors = Cursors(database, metrics)
@@ -122,7 +138,7 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         )  # fmt: skip
         stack.push_async_callback(gateway.close)
         instance = uuid4().hex
-        duties = Duties(settings, instance, database, keyring, follower, cursors, metrics)
+        duties = Duties(settings, instance, database, control, follower, cursors, metrics)
         await _run_all(
             stack, follower.run(), appender.run(), cursors.run(), duties.run(),
             gateway.pulse.beat(), gateway.pulse.ask(),
@@ -133,10 +149,13 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         )  # fmt: skip
 
         async def drain() -> None:
-            await gateway.drain(settings.drain_timeout)
-            async with asyncio.timeout(settings.drain_timeout):
-                await appender.drained()
-                await cursors.flush()
+            await gateway.drain(settings.drain_grace, settings.drain_timeout)
+            try:
+                async with asyncio.timeout(settings.drain_timeout):
+                    await appender.drained()
+                    await cursors.flush()
+            except (TidingsError, TimeoutError) as error:
+                log.warning("the drain was cut short: %s", error)
 
         yield {"service": service, "gateway": gateway, "drain": drain}
 
@@ -152,6 +171,7 @@ async def _run_all(stack: AsyncExitStack, *work: Coroutine[Any, Any, None]) -> N
 def _failed(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("a part of the service failed", exc_info=error)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

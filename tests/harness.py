@@ -14,6 +14,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from service.api.http import Http
 from service.app import create_app
 from service.auth.tokens import TokenMinter
 from service.gateway.handshake import Handshake
@@ -163,11 +164,11 @@ async def serving(**settings: Any) -> AsyncIterator[Server]:
     """Run the service under a real uvicorn on a free port, with intervals short enough for tests."""
     fast = {
         "_env_file": None, "jwt_secret": SECRET, "admin_key": ADMIN_KEY, "ack_interval": 0.02,
-        "drain_timeout": 1.0,
+        "drain_timeout": 1.0, "dev": True,
     }  # fmt: skip
     app = create_app(Settings(**(fast | settings)))
     config = uvicorn.Config(
-        app, port=0, ws=Handshake, lifespan="on", log_config=None, access_log=False,
+        app, port=0, http=Http, ws=Handshake, lifespan="on", log_config=None, access_log=False,
         timeout_graceful_shutdown=2,
     )  # fmt: skip
     uvicorn_server = uvicorn.Server(config)
@@ -183,6 +184,8 @@ async def serving(**settings: Any) -> AsyncIterator[Server]:
         yield server
     finally:
         await server.http.aclose()
-        await parts["drain"]()
-        uvicorn_server.should_exit = True
-        await task
+        try:
+            await parts["drain"]()
+        finally:
+            uvicorn_server.should_exit = True
+            await task

@@ -106,7 +106,7 @@ async def database_proxy(url: str) -> AsyncIterator[tuple[Proxy, str]]:
         return await asyncio.open_connection(parsed.host, port)
 
     async with proxying(connect) as proxy:
-        through = parsed.set(host="127.0.0.1", port=proxy.port, query={})
+        through = parsed.set(host="127.0.0.1", port=proxy.port, query={"sslmode": "disable"})
         yield proxy, through.render_as_string(hide_password=False)
 
 

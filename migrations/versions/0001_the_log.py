@@ -190,6 +190,15 @@ begin
 end $$;
 """
 
+# For an instance that finds the log behind what it has seen: nobody may draw those numbers again.
+KEEP_AHEAD = """
+create function tidings.keep_ahead(_seen bigint) returns boolean language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(32766977284925299);
+    return tidings.check_lineage(tidings.head(), _seen);
+end $$;
+"""
+
 # Appends one group and says where it went. ``_units`` numbers the request of each entry; the arrays
 # that begin with ``_keyed`` describe the units that have a key: its producer, the key, the index of
 # its first entry and how many it has. A unit whose key was used within ``_window`` is left out and
@@ -339,7 +348,7 @@ begin
         where not a.joins and m.until is null and m.source = 'api')
     then
         raise exception 'the API made this membership, only the API can end it'
-            using errcode = 'insufficient_privilege';
+            using errcode = 'TD403';
     end if;
     -- Of several changes of one membership the last one counts, if it changes anything.
     select array_agg(c.room order by c.n), array_agg(c.user_id order by c.n), array_agg(c.joins order by c.n)
@@ -425,7 +434,7 @@ select tidings.ensure_partitions();
 DOWN = """
 drop function tidings.delete_key, tidings.put_key, tidings.lift_revocation, tidings.revoke,
     tidings.change_members, tidings.open_session, tidings.append_one, tidings.append,
-    tidings.check_lineage, tidings.head, tidings.ensure_partitions;
+    tidings.keep_ahead, tidings.check_lineage, tidings.head, tidings.ensure_partitions;
 drop table tidings.instances, tidings.api_keys, tidings.revocations, tidings.memberships,
     tidings.devices, tidings.users, tidings.idempotency_keys, tidings.events, tidings.lineage, tidings.log;
 drop sequence tidings.position;
@@ -433,7 +442,7 @@ drop sequence tidings.position;
 
 
 def upgrade() -> None:
-    for part in (TABLES, PARTITIONS, HEAD, LINEAGE, APPEND, SESSION, MEMBERS, ADMIN, FIRST_ROW):
+    for part in (TABLES, PARTITIONS, HEAD, LINEAGE, KEEP_AHEAD, APPEND, SESSION, MEMBERS, ADMIN, FIRST_ROW):
         _run(part)
 
 

@@ -1,16 +1,18 @@
 """Who calls: an API key with a scope, or a client with a token."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Request
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from starlette.responses import Response
 
 from service.api.service import Service, service_of
 from service.auth.keys import ApiKey
 from service.domain.claims import Claims
-from service.domain.errors import Revoked, Unauthorized
+from service.domain.errors import Revoked, TooLarge, Unauthorized, Unavailable
 
 Scope = Literal["publish", "read", "tokens", "admin"]
 
@@ -49,8 +51,10 @@ Admin = Annotated[ApiKey, Depends(_scoped("admin"))]
 async def _client_or_reader(request: Request, _: Annotated[object, Depends(_described)]) -> Claims | ApiKey:
     presented = bearer(request)
     service = service_of(request)
-    if presented.startswith("eyJ"):
+    if presented.count(".") == 2 and not presented.startswith("tk_"):  # a JWT (RFC 7515 §3.1)
         claims = await service.verifier.verify(presented, now=time())
+        if not service.follower.trusted:
+            raise Unavailable("the log cannot be read just now, nor what it revokes")
         if service.control.revocations.refuse(claims):
             raise Revoked("the token has been revoked")
         return claims
@@ -58,3 +62,37 @@ async def _client_or_reader(request: Request, _: Annotated[object, Depends(_desc
 
 
 ClientOrReader = Annotated[Claims | ApiKey, Depends(_client_or_reader)]
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return the body; raises TooLarge as soon as it is over ``limit`` bytes."""
+    too_large = TooLarge(f"the body must be at most {limit} bytes")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+class KeyFirst(APIRoute):
+    """Asks for the key before it reads the body; FastAPI by itself does it the other way round, unbounded."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler that asks first."""
+        handle = super().get_route_handler()
+
+        async def ask_first(request: Request) -> Response:
+            if self.body_field is not None:
+                service = service_of(request)
+                service.keyring.authenticate(bearer(request), now=time())
+                # Starlette keeps a body that has been read under this name.
+                request._body = await read_body(request, service.settings.max_body)  # noqa: SLF001
+            return await handle(request)
+
+        return ask_first

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Self
 from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from service.api.access import Admin, Scope
+from service.api.access import Admin, KeyFirst, Scope
 from service.api.lists import After, Limit, Listed, listed
 from service.api.service import InService, Service
 from service.auth.keys import generate
@@ -17,7 +17,7 @@ from service.domain.errors import NotFound
 from service.store import admin, log
 from service.stream.hub import Receiver
 
-router = APIRouter(tags=["admin"])
+router = APIRouter(tags=["admin"], route_class=KeyFirst)
 
 CLOSED_WITHIN: Final = 2.0
 """Seconds that a revocation waits for this instance to have closed the sockets."""
@@ -65,7 +65,9 @@ async def revoke(order: RevocationIn, key: Admin, service: InService) -> Closed:
         check_user(order.user, "#/user")
     issued_before = order.issued_before
     if order.user is not None and not order.ban and issued_before is None:
-        issued_before = int(time())
+        # A token that was minted since the last revocation may carry the second after it.
+        last = service.control.revocations.issued_before(order.user)
+        issued_before = max(int(time()), -1 if last is None else last + 1)
     async with service.database.connection() as connection:
         revoked = await admin.revoke(
             connection, service.follower.seen,

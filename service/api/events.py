@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from service.api.access import key_with
+from service.api.access import key_with, read_body
 from service.api.service import Service, service_of
 from service.auth.keys import ApiKey
 from service.domain.addresses import check_address, check_text, check_user
@@ -59,22 +59,6 @@ async def _originals(service: Service, first: int, count: int) -> Sequence[tuple
         return await store.positions(connection, first, count)
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body; raises TooLarge as soon as it is over ``limit`` bytes."""
-    too_large = TooLarge(f"the body must be at most {limit} bytes")
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise too_large
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
 def as_unit(event: EventIn, key: ApiKey, max_data: int) -> Unit:
     """Check an event and the key's right to send it; return what is to be appended."""
     addresses = _addresses(event.to)
@@ -88,14 +72,15 @@ def as_unit(event: EventIn, key: ApiKey, max_data: int) -> Unit:
         raise Invalid(f"at most {MAX_EXCLUDED} users", "#/exclude")
     exclude = tuple(check_user(u, f"#/exclude/{n}") for n, u in enumerate(event.exclude))
     data = check_data(event.data, max_data, "#/data")
-    if len(data) * len(addresses) > MAX_UNIT_BYTES:
-        raise TooLarge("the data, once for each address, is more than 8 MiB", "#/to")
     drafts = [
         Draft(address, event.type, data, lead=lead, id=event.id, exclude=exclude)
         for lead, address in enumerate(addresses)
     ]
     event_key = None if event.id is None else f"id:{event.id}"
-    return Unit(drafts, producer=f"key:{key.id}", key=event_key)
+    unit = Unit(drafts, producer=f"key:{key.id}", key=event_key)
+    if unit.size > MAX_UNIT_BYTES:
+        raise TooLarge("data and exclude, once for each address, are more than 8 MiB", "#/to")
+    return unit
 
 
 def _addresses(to: str | list[str]) -> list[str]:

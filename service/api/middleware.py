@@ -1,13 +1,20 @@
 """Around every request: its id, and a count of how it ended."""
 
+import logging
 import re
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+
+from service.domain.errors import TidingsError
+from service.domain.problems import CONTENT_TYPE, problem_body
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger("tidings.api")
 
 _SOUND_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -27,13 +34,24 @@ class RequestId:
         request_id = given if _SOUND_ID.fullmatch(given) else uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
 
+        started = False
+
         async def send_with_id(message: "Message") -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
                 _count(scope, message["status"])
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("a request failed", extra={"path": scope["path"], "request_id": request_id})
+            if started:
+                raise
+            body = problem_body(TidingsError("internal error"), request_id)
+            await Response(body, 500, media_type=CONTENT_TYPE)(scope, receive, send_with_id)
 
 
 def _count(scope: "Scope", status: int) -> None:

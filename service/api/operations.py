@@ -21,7 +21,7 @@ async def alive() -> dict[str, str]:
 @router.get("/readyz", operation_id="ready")
 async def ready(request: Request, service: InService) -> dict[str, Any]:
     """Tell whether it can serve: it knows the head of the log, and is not shutting down."""
-    if request.state.gateway.draining:
+    if request.state.gateway.leaving:
         raise Unavailable("this instance is shutting down")
     if not service.follower.trusted:
         raise Unavailable("the log cannot be read just now")

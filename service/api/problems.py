@@ -1,6 +1,6 @@
 """Errors on their way out: every refusal is an RFC 9457 problem with the request's id."""
 
-import logging
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,17 +19,17 @@ from service.domain.errors import (
 )  # fmt: skip
 from service.domain.problems import CONTENT_TYPE, problem_body, status_of
 
-log = logging.getLogger("tidings.api")
 
-
-def problem(request: Request, error: TidingsError, status: int | None = None) -> Response:
+def problem(
+    request: Request, error: TidingsError, status: int | None = None, extra: Mapping[str, str] | None = None
+) -> Response:
     """Return the response that tells of an error."""
-    headers = {}
+    headers = dict(extra or {})
     if isinstance(error, Unavailable | RateLimited) and error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    body = problem_body(error, getattr(request.state, "request_id", None))
+    body = problem_body(error, getattr(request.state, "request_id", None), status)
     return Response(body, status or status_of(error), headers, media_type=CONTENT_TYPE)
 
 
@@ -52,15 +52,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        refusal = NotFound("there is nothing at this address")
-        if error.status_code != 404:
-            return problem(request, Invalid(str(error.detail)), error.status_code)
-        return problem(request, refusal)
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        log.error("a request failed", exc_info=error, extra={"path": request.url.path})
-        return problem(request, TidingsError("internal error"))
+        if error.status_code == 404:
+            return problem(request, NotFound("there is nothing at this address"))
+        kind = Malformed if error.status_code == 400 else Invalid
+        return problem(request, kind(str(error.detail)), error.status_code, error.headers)
 
 
 def _sentence(error: dict[str, Any]) -> str:

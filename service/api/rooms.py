@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.access import ClientOrReader, Publisher, Reader
+from service.api.access import ClientOrReader, KeyFirst, Publisher, Reader
 from service.api.lists import After, Limit, Listed, listed
 from service.api.service import InService, Service
 from service.domain.addresses import check_room, check_user
@@ -15,7 +15,7 @@ from service.domain.frames import event_list
 from service.domain.recent import FOREVER
 from service.store import log, sessions
 
-router = APIRouter(tags=["rooms"])
+router = APIRouter(tags=["rooms"], route_class=KeyFirst)
 
 Room = Annotated[str, Path(description="1 to 128 of `A-Z a-z 0-9 _ . : -`")]
 User = Annotated[str, Path(min_length=1, max_length=256)]
@@ -74,8 +74,11 @@ async def _change(service: Service, wanted: list[tuple[str, str, bool]]) -> list
 
 
 @router.get("/v1/rooms/{room}/members", operation_id="listMembers")
-async def members(room: Room, _: Reader, service: InService, after: After = "", limit: Limit = 100) -> Listed:
+async def members(
+    room: Room, key: Reader, service: InService, after: After = "", limit: Limit = 100
+) -> Listed:
     """List a room's members by name."""
+    key.reach(f"room:{room}")
     async with service.database.connection() as connection:
         rows = await sessions.members(connection, check_room(room), after, limit + 1)
     return listed(rows, limit, _member, lambda row: row["user_id"])
@@ -85,9 +88,10 @@ def _member(row: Any) -> dict[str, Any]:
     return {"user": row["user_id"], "source": row["source"], "since": row["since"]}
 
 
-@router.get("/v1/users/{user}/rooms", operation_id="listRooms")
-async def rooms(user: User, _: Reader, service: InService, after: After = "", limit: Limit = 100) -> Listed:
+@router.get("/v1/users/{user:path}/rooms", operation_id="listRooms")
+async def rooms(user: User, key: Reader, service: InService, after: After = "", limit: Limit = 100) -> Listed:
     """List a user's rooms by name."""
+    key.reach(f"user:{user}")
     async with service.database.connection() as connection:
         rows = await sessions.rooms(connection, check_user(user), after, limit + 1)
     return listed(rows, limit, _room, lambda row: row["room"])
@@ -110,6 +114,8 @@ async def history(
     check_room(room)
     if isinstance(caller, Claims) and not caller.rooms.match(room):
         raise Forbidden("the token does not grant this room")
+    if not isinstance(caller, Claims):
+        caller.reach(f"room:{room}")
     newest = after is None or before is not None
     async with service.database.connection() as connection:
         entries = await log.room_events(

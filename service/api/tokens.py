@@ -6,12 +6,13 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.access import TokenIssuer
+from service.api.access import KeyFirst, TokenIssuer
 from service.api.service import InService
 from service.domain.addresses import check_pattern, check_room, check_user
+from service.domain.claims import LEEWAY
 from service.domain.errors import Conflict, Invalid
 
-router = APIRouter(tags=["tokens"])
+router = APIRouter(tags=["tokens"], route_class=KeyFirst)
 
 
 class TokenIn(BaseModel):
@@ -37,7 +38,7 @@ class TokenOut(BaseModel):
 
 
 @router.post("/v1/tokens", operation_id="mintToken", status_code=201)
-async def mint(order: TokenIn, _: TokenIssuer, service: InService) -> TokenOut:
+async def mint(order: TokenIn, key: TokenIssuer, service: InService) -> TokenOut:
     """Sign a client token."""
     if service.minter is None:
         raise Conflict("this service has no key to sign with")
@@ -49,11 +50,14 @@ async def mint(order: TokenIn, _: TokenIssuer, service: InService) -> TokenOut:
     ):
         for index, value in enumerate(getattr(order, field)):
             check(value, f"#/{field}/{index}")
+    key.may_grant(order.publish)
     if order.ttl > service.settings.token_max_age:
         raise Invalid(f"at most {service.settings.token_max_age:.0f} s", "#/ttl")
     # A token of the second in which the user was revoked would be refused with the others.
     revoked = service.control.revocations.issued_before(order.user)
     issued_at = max(int(time()), -1 if revoked is None else revoked + 1)
+    if issued_at > time() + LEEWAY:
+        raise Conflict("a revocation is in force for every token of this user issued before a later time")
     claims = _claims(order, issued_at)
     return TokenOut(token=service.minter.mint(claims), expires_at=issued_at + order.ttl)
 

@@ -5,7 +5,7 @@ The secret has 256 random bits, so a fast hash is enough: there is nothing to gu
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from hmac import compare_digest
 from types import MappingProxyType
@@ -44,7 +44,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     secret_hash: bytes
     scopes: frozenset[str]
     addresses: Patterns | None = None
-    """What it may publish to; None is anything."""
+    """What it may publish to, read and let others publish to; None is anything."""
     expires_at: float | None = None
 
     def require(self, scope: str) -> None:
@@ -55,8 +55,17 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     def may_publish(self, address: str) -> None:
         """Raise Forbidden unless the key may publish to ``address``."""
         self.require("publish")
+        self.reach(address)
+
+    def reach(self, address: str) -> None:
+        """Raise Forbidden unless ``address`` is within what the key is limited to."""
         if self.addresses is not None and not self.addresses.match(address):
-            raise Forbidden("the key may not publish to this address")
+            raise Forbidden("the key is limited to other addresses")
+
+    def may_grant(self, publish: Iterable[str]) -> None:
+        """Raise Forbidden where a client would get a pattern that the key itself does not have."""
+        if self.addresses is not None and not all(map(self.addresses.cover, publish)):
+            raise Forbidden("the key is limited to other addresses")
 
 
 def generate() -> NewKey:

@@ -72,6 +72,12 @@ class Patterns:
         """Tell whether any pattern matches ``name``."""
         return name in self._exact or name.startswith(self._prefixes)
 
+    def cover(self, pattern: str) -> bool:
+        """Tell whether everything that ``pattern`` matches is matched here too."""
+        if pattern.endswith("*"):
+            return pattern[:-1].startswith(self._prefixes)
+        return self.match(pattern)
+
     def __iter__(self) -> Iterator[str]:
         yield from sorted(self._exact)
         yield from (f"{prefix}*" for prefix in self._prefixes)

@@ -120,8 +120,10 @@ def _lifetime(
         raise Unauthorized("the token has expired")
     if (_time(payload, "nbf") or 0) > now + leeway:
         raise Unauthorized("the token is not valid yet")
-    # An iat in the future must not stretch the life of a token beyond its revocation's.
-    start = now if issued_at is None else min(issued_at, now + leeway)
+    if issued_at is not None and issued_at > now + leeway:
+        # It would survive every revocation until then.
+        raise _refused("iat", "is in the future")
+    start = now if issued_at is None else issued_at
     if expires_at - start > max_age:
         raise _refused("exp", f"is more than {max_age:.0f} s after the token's issue")
     return expires_at, issued_at

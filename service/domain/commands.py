@@ -72,13 +72,13 @@ class Ack(Command, tag="ack"):
 class Ping(Command, tag="ping"):
     """Ask for a sign of life."""
 
-    ts: str | float | None = None
+    ts: str | int | float | None = None
 
 
 class Pong(Command, tag="pong"):
     """Give one."""
 
-    ts: str | float | None = None
+    ts: str | int | float | None = None
 
 
 class Rooms(Command, tag="rooms"):

@@ -49,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     @property
     def size(self) -> int:
         """Return roughly what it weighs in memory, in bytes."""
-        return self.data.__sizeof__() + sum(map(len, self.exclude)) + 512
+        return self.data.__sizeof__() + sum(64 + len(name) for name in self.exclude) + 512
 
     def withheld_from(self, user: str, device: str) -> bool:
         """Tell whether its sender excluded this user, or this one device of the user."""
@@ -88,8 +88,8 @@ class Unit(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """Return the bytes that its data takes after its addresses are expanded."""
-        return sum(len(draft.data) for draft in self.drafts)
+        """Return the bytes that it takes after its addresses are expanded."""
+        return sum(len(d.data) + sum(map(len, d.exclude)) for d in self.drafts)
 
 
 class Outcome(msgspec.Struct, frozen=True):

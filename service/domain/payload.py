@@ -1,5 +1,6 @@
 """Reading JSON that strangers sent: sound UTF-8, bounded depth, problems that name the field."""
 
+import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -9,12 +10,15 @@ from service.domain.errors import Invalid, Malformed, TooLarge
 
 MAX_DEPTH: Final = 64
 T = TypeVar("T")
+_FIELD = re.compile(r"(?:unknown|missing required) field `([^`]*)`")
 
 
 def pointer_of(message: str) -> str | None:
     """Return the JSON pointer of the place that a msgspec message names (``$.to[2]`` → ``#/to/2``)."""
-    _, found, path = message.rpartition(" - at `")
-    if not found:
+    before, found, path = message.rpartition(" - at `")
+    if named := _FIELD.search(before or message):
+        path = f"{path.rstrip('`') if found else '$'}.{named[1]}"
+    elif not found:
         return None
     return "#" + path.rstrip("`").removeprefix("$").replace("[", ".").replace("]", "").replace(".", "/")
 

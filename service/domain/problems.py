@@ -40,13 +40,13 @@ def status_of(error: TidingsError) -> int:
     return next((status for kind, status, _ in _TABLE if isinstance(error, kind)), 500)
 
 
-def problem_body(error: TidingsError, request_id: str | None = None) -> bytes:
+def problem_body(error: TidingsError, request_id: str | None = None, status: int | None = None) -> bytes:
     """Return the problem as JSON: ``type title status code detail`` and, where known, ``errors``."""
     title = next((title for kind, _, title in _TABLE if isinstance(error, kind)), "Internal error")
     body: dict[str, object] = {
         "type": f"urn:tidings:problem:{error.code}",
         "title": title,
-        "status": status_of(error),
+        "status": status or status_of(error),
         "code": error.code,
         "detail": str(error),
     }

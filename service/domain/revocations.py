@@ -34,13 +34,15 @@ class Revocations:
 
     def __init__(self) -> None:
         self._by_id: dict[str, Revocation] = {}
+        self._added: dict[str, float] = {}
         self._by_subject: dict[tuple[str | None, str | None], dict[str, Revocation]] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def add(self, revocation: Revocation) -> None:
+    def add(self, revocation: Revocation, now: float) -> None:
         """Put one in force; adding it again changes nothing."""
+        self._added[revocation.id] = max(now, revocation.issued_before or 0)
         self._by_id[revocation.id] = revocation
         subject = (revocation.jti, revocation.user)
         self._by_subject.setdefault(subject, {})[revocation.id] = revocation
@@ -50,11 +52,18 @@ class Revocations:
         revocation = self._by_id.pop(revocation_id, None)
         if revocation is None:
             return
+        del self._added[revocation_id]
         subject = (revocation.jti, revocation.user)
         rest = self._by_subject[subject]
         del rest[revocation_id]
         if not rest:
             del self._by_subject[subject]
+
+    def prune(self, before: float) -> None:
+        """Let go of those added, or about tokens issued, before a time that no token outlives."""
+        for revocation_id in [i for i, at in self._added.items() if at < before]:
+            if not self._by_id[revocation_id].ban:
+                self.lift(revocation_id)
 
     def refuse(self, claims: Claims) -> bool:
         """Tell whether a token with these claims is dead."""

@@ -144,6 +144,7 @@ class Connection(Receiver, asyncio.Protocol):
             parts.append(text_frame(entry_frame(entry)))
             size += len(parts[-1])
             self.sent = entry.position
+            self.gateway.hub.delivered += 1
             if size >= limit:
                 upto = entry.position
                 break
@@ -230,7 +231,7 @@ class Connection(Receiver, asyncio.Protocol):
             self._answer(message.payload)
         elif isinstance(message, CloseMessage):
             self._closed_by_peer(message)
-        else:
+        elif self._allowed(None):
             self._refuse(Invalid("frames are JSON text"), None)
 
     def _received_late(self, message: Message) -> None:
@@ -240,8 +241,14 @@ class Connection(Receiver, asyncio.Protocol):
 
     def _closed_by_peer(self, message: CloseMessage) -> None:
         self.gateway.closed(self, message.code or 1005, "closed by the client")
-        self.write(close_frame(message.code))
-        cast("asyncio.Transport", self.transport).close()
+        transport = cast("asyncio.Transport", self.transport)
+        if self.paused:
+            transport.abort()
+            return
+        transport.write(close_frame(message.code))
+        transport.close()
+        # It may have stopped reading, and then the buffer never drains.
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, transport.abort)
 
     def _answer(self, payload: bytes) -> None:
         """Answer a ping; while the buffer is full only the last one is owed (RFC 6455 §5.5.3)."""
@@ -253,18 +260,22 @@ class Connection(Receiver, asyncio.Protocol):
     # Commands
 
     def _command(self, text: str) -> None:
-        if not self._allowed():
-            return
         try:
             command = read_command(text)
         except TidingsError as error:
-            self._refuse(error, _ref_of(text))
+            if self._allowed(ref := _ref_of(text)):
+                self._refuse(error, ref)
             return
-        if isinstance(command, Ack):
-            self.acknowledge(command.position)
+        if isinstance(command, Ack | Pong):  # not charged: a long backlog may be acknowledged one by one
+            if isinstance(command, Ack):
+                self.acknowledge(command.position)
+            if command.ref is not None:
+                self.reply(frame("ok", ref=command.ref, position=self.acked))
+        elif not self._allowed(command.ref):
+            return
         elif isinstance(command, Ping):
             self.reply(frame("pong", ts=command.ts, ref=command.ref))
-        elif not isinstance(command, Pong):
+        else:
             self._enqueue(command)
 
     def acknowledge(self, position: int) -> None:
@@ -272,7 +283,7 @@ class Connection(Receiver, asyncio.Protocol):
         if (moved := self.ack(position, self.gateway.hub.position)) is not None:
             self.gateway.cursors.mark(self.user, self.device, moved)
 
-    def _allowed(self) -> bool:
+    def _allowed(self, ref: str | int | None) -> bool:
         """Charge one command; whoever goes on beyond the limit is closed."""
         now = asyncio.get_running_loop().time()
         rate = self.gateway.settings.commands_per_second
@@ -285,7 +296,7 @@ class Connection(Receiver, asyncio.Protocol):
         if self.offences > MAX_OFFENCES:
             self.end(4029, "too many commands")
         else:
-            self._refuse(RateLimited(f"at most {rate} commands a second"), None)
+            self._refuse(RateLimited(f"at most {rate} commands a second"), ref)
         return False
 
     def _enqueue(self, command: AnyCommand) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Coroutine
+from contextlib import suppress
 from time import time
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
@@ -36,6 +37,8 @@ log = logging.getLogger("tidings.gateway")
 PAGE_ENTRIES: Final = 512
 PAGE_BYTES: Final = 256 * 1024
 RETRY_PAUSE: Final = 0.5
+PATIENCE: Final = 1.0
+"""Seconds that a handshake waits for the head to be confirmed."""
 CLOSE_CODES: Final = frozenset(
     {1000, 1001, 1002, 1005, 1006, 1007, 1008, 1009, 1012, 4001, 4003, 4009, 4010, 4029}
 )
@@ -74,9 +77,12 @@ class Gateway:
         )  # fmt: skip
         self.pulse = Pulse(self.hub, cursors, settings.heartbeat, settings.ack_interval)
         self.count = 0
+        self.leaving = False
         self.draining = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reading = asyncio.Semaphore(max(1, settings.pool_size // 2))
+        # Neither a storm of handshakes nor of backlogs may have all the pool.
+        self._admitting = asyncio.Semaphore(max(1, settings.pool_size // 2))
+        self._reading = asyncio.Semaphore(max(1, settings.pool_size // 4))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something for a connection; it is awaited at the end, and its failure is told."""
@@ -110,6 +116,9 @@ class Gateway:
 
         It is registered before the load, so that no membership or revocation falls between.
         """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self.follower.until_trusted()
         self.check_ready()
         if asked.presence and not claims.presence:
             raise Forbidden("the token does not grant presence")
@@ -117,22 +126,22 @@ class Gateway:
         self.hub.register(connection)
         self.count += 1
         try:
-            self._check_still_welcome(connection)
-            async with self.database.connection() as link:
+            self._check_still_welcome(connection, claims)
+            async with self._admitting, self.database.connection() as link:
                 session = await sessions.open_session(
                     link, claims.user, asked.device, asked.after, self.settings.max_devices_per_user
                 )
-            self._check_still_welcome(connection)
+            self._check_still_welcome(connection, claims)
         except BaseException:
             self._forget(connection)
             raise
         return connection, session
 
-    def _check_still_welcome(self, connection: Connection) -> None:
-        if self.revocations.refuse(connection.claims):
+    def _check_still_welcome(self, connection: Connection, claims: Claims) -> None:
+        if self.revocations.refuse(claims):
             raise Revoked("the token has been revoked")
         if connection.state is State.CLOSED:
-            raise Unavailable("disconnected while connecting")
+            raise Unavailable("disconnected meanwhile")
 
     def _forget(self, connection: Connection) -> None:
         if connection.state is not State.CLOSED:
@@ -150,6 +159,8 @@ class Gateway:
         connection.transport = transport
         self._evict_beyond_limit(connection)
         position, gap = _place(asked, session)
+        if asked.after is None:
+            position = max(position, self.cursors.waiting(connection.user, connection.device))
         connection.begin(session, position)
         self.cursors.mark(connection.user, connection.device, session.cursor)  # it has been seen today
         self._expire_at(connection, connection.claims.expires_at)
@@ -167,8 +178,8 @@ class Gateway:
 
     def _evict_beyond_limit(self, newest: Connection) -> None:
         """Close a user's oldest connections: half-open ones must never keep a phone out."""
-        connections = list(self.hub.users[newest.user])
-        for oldest in connections[: -self.settings.max_connections_per_user]:
+        others = [c for c in self.hub.users[newest.user] if c is not newest]
+        for oldest in others[: max(0, len(others) + 1 - self.settings.max_connections_per_user)]:
             oldest.end(4010, "too many connections of this user")
 
     def _expire_at(self, connection: Connection, at: float) -> None:
@@ -196,8 +207,7 @@ class Gateway:
         """Go on with a newer token: its grants and its expiry replace the old ones."""
         if claims.user != connection.user:
             raise Forbidden("the token is another user's")
-        if self.revocations.refuse(claims):
-            raise Revoked("the token has been revoked")
+        self._check_still_welcome(connection, claims)
 
         def regrant() -> None:
             connection.claims = claims
@@ -206,6 +216,9 @@ class Gateway:
                     del connection.rooms[room]
 
         self.hub.regrant(connection, regrant)
+        for room in list(connection.watches or ()):
+            if not claims.presence or not (room == EVERYONE or claims.rooms.match(room)):
+                self.hub.unwatch(connection, room)
         self._expire_at(connection, claims.expires_at)
 
     # Catching up
@@ -277,6 +290,7 @@ class Gateway:
     def closed(self, connection: Connection, code: int, reason: str) -> None:
         """Take a connection out of everything; its socket is the caller's to close."""
         self._forget(connection)
+        self.cursors.hurry()
         self.pulse.remove(connection)
         if connection.expiry is not None:
             connection.expiry.cancel()
@@ -290,8 +304,10 @@ class Gateway:
             "code": code, "reason": reason, "acked": connection.acked,
         })  # fmt: skip
 
-    async def drain(self, window: float) -> None:
-        """Send everyone away, to come back within ``window`` seconds, and wait for what runs."""
+    async def drain(self, grace: float, window: float) -> None:
+        """Be unready for ``grace`` seconds, then send everyone away, to come back within ``window``."""
+        self.leaving = True
+        await asyncio.sleep(grace)
         self.draining = True
         for connection in list(self.hub):
             if isinstance(connection, Connection):
@@ -313,7 +329,7 @@ def _place(asked: Asked, session: Session) -> tuple[int, Gap | None]:
         return session.cursor, None
     if asked.after > session.head:
         # This log never gave that number out: it was restored to an older state, or it is another.
-        return session.cursor, Gap(session.cursor, asked.after, "unknown_position")
+        return session.cursor, Gap(asked.after, session.cursor, "unknown_position")
     return asked.after, None
 
 

@@ -9,10 +9,10 @@ import asyncio
 import logging
 import socket
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from time import time
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl
+from uuid import uuid4
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -44,7 +44,7 @@ UNSENT_IN_KERNEL: Final = 32 * 1024
 
 Headers = list[tuple[bytes, bytes]]
 _CLOSE_CODES: Final[dict[type[TidingsError], int]] = {
-    Unauthorized: 4001, Forbidden: 4003, RateLimited: 4029, Invalid: 1008, Unavailable: 1012,
+    Unauthorized: 4001, Forbidden: 4003, RateLimited: 4029, Invalid: 1008, NotFound: 1008, Unavailable: 1012,
 }  # fmt: skip
 
 
@@ -109,7 +109,7 @@ class Handshake(asyncio.Protocol):
             upgrade = check_upgrade(method, headers)
             await self._open(upgrade, path, dict(parse_qsl(query, keep_blank_values=True)), headers)
         except BadHandshake as error:
-            self._answer(error.status, str(error), error.headers)
+            self._answer(error.status, error.message, error.headers)
         except TidingsError as error:
             self._refuse(error, upgrade)
         except asyncio.CancelledError:
@@ -122,7 +122,6 @@ class Handshake(asyncio.Protocol):
         if path != PATH:
             raise NotFound("the WebSocket is at " + PATH)
         gateway = self._gateway
-        gateway.check_ready()
         token = self._credentials(upgrade, query, headers)
         asked = _read_query(query)
         claims = await gateway.verifier.verify(token, now=time())
@@ -165,10 +164,13 @@ class Handshake(asyncio.Protocol):
     def _refuse(self, error: TidingsError, upgrade: Upgrade | None) -> None:
         self._gateway.metrics.refusals.labels(error.code).inc()
         if upgrade is None or SUBPROTOCOL not in upgrade.subprotocols:
-            extra = []
+            request_id = uuid4().hex
+            extra = [(b"x-request-id", request_id.encode())]
+            if isinstance(error, Unauthorized):
+                extra.append((b"www-authenticate", b"Bearer"))
             if isinstance(error, Unavailable | RateLimited) and error.retry_after:
-                extra.append((b"retry-after", str(round(error.retry_after)).encode()))
-            self._answer(status_of(error), "", extra, problem_body(error))
+                extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+            self._answer(status_of(error), "", extra, problem_body(error, request_id))
         elif self._transport is not None:
             self._accept(self._transport, upgrade)
             code = next((c for kind, c in _CLOSE_CODES.items() if isinstance(error, kind)), 1011)
@@ -226,12 +228,11 @@ def _bearer(upgrade: Upgrade, headers: Headers) -> str | None:
 
 
 def _cookie(headers: Headers, wanted: str) -> str | None:
+    """Return a cookie's value (RFC 6265 §5.2); others beside it may be as malformed as they like."""
     for name, value in headers:
         if name == b"cookie":
-            try:
-                morsel = SimpleCookie(value.decode("latin-1")).get(wanted)
-            except CookieError:
-                continue
-            if morsel is not None:
-                return morsel.value
+            for pair in value.decode("latin-1").split(";"):
+                key, _, content = pair.partition("=")
+                if key.strip() == wanted:
+                    return content.strip().strip('"')
     return None

@@ -26,7 +26,7 @@ _SECRET = re.compile(
     # An API key, after its id
     | (?P<key> tk_[A-Za-z0-9-]{{1,64}}_ ) [A-Za-z0-9_-]+
     # A JWT (RFC 7515 §3.1), its dots percent-encoded or not
-    | eyJ[A-Za-z0-9_-]* (?: (?: \. | %2E ) [A-Za-z0-9_-]* ){{2,4}}
+    | (?: eyJ[A-Za-z0-9_-]* | e[yw][A-Za-z0-9_-]{{12,}} ) (?: (?: \. | %2E ) [A-Za-z0-9_-]* ){{2,4}}
     # The password in a URL
     | (?P<url> (?: postgres(?:ql)? | redis | rediss ) (?: \+\w+ )? :// [^\s:/@"]* : )
       (?: [^\s"\\] | \\[^nrt] )* (?= @ )

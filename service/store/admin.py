@@ -27,12 +27,17 @@ from unnest($1::text[], $2::float8[]) as u(id, at) where k.id = u.id
 """
 
 PRUNE: Final = """
-with idle as (delete from tidings.instances where seen_at < clock_timestamp() - interval '1 day'),
-     old as (delete from tidings.idempotency_keys
-             where created_at < clock_timestamp() - make_interval(secs => $1))
+with idle as (delete from tidings.instances where seen_at < clock_timestamp() - interval '1 day')
 delete from tidings.revocations
 where not ban
-  and greatest(created_at, to_timestamp(issued_before)) < clock_timestamp() - make_interval(secs => $2)
+  and greatest(created_at, to_timestamp(issued_before)) < clock_timestamp() - make_interval(secs => $1)
+"""
+
+
+FORGET_KEYS: Final = """
+delete from tidings.idempotency_keys where ctid = any (array(
+    select ctid from tidings.idempotency_keys
+    where created_at < clock_timestamp() - make_interval(secs => $1) limit 10000))
 """
 
 
@@ -98,9 +103,15 @@ async def others(connection: asyncpg.Connection, instance: str, within: float) -
     return count
 
 
-async def prune(connection: asyncpg.Connection, id_window: float, token_max_age: float) -> None:
-    """Drop what can no longer matter: used keys past their window, revocations past any token."""
-    await connection.execute(PRUNE, id_window, token_max_age)
+async def prune(connection: asyncpg.Connection, lifetime: float) -> None:
+    """Drop the leases of the dead, and revocations that every token has outlived by now."""
+    await connection.execute(PRUNE, lifetime)
+
+
+async def forget_keys(connection: asyncpg.Connection, window: float) -> None:
+    """Forget idempotency keys past their window, batch by batch: each is a short statement."""
+    while await connection.execute(FORGET_KEYS, window) == "DELETE 10000":
+        continue
 
 
 async def list_revocations(database: Database, after: str, limit: int) -> Sequence[RowMapping]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import asyncpg
 from sqlalchemy import Executable, RowMapping, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from service.domain.errors import Forbidden, Invalid, RateLimited, TidingsError, Unavailable
@@ -18,6 +18,8 @@ from service.domain.errors import Forbidden, Invalid, RateLimited, TidingsError,
 if TYPE_CHECKING:
     from sqlalchemy.pool import QueuePool
 
+NOT_YOURS: Final = "TD403"
+"""Our own SQLSTATE: a client may not end what the API made."""
 LOCK_TIMEOUT: Final = 2.0
 STATEMENT_TIMEOUT: Final = 4.0
 CONNECT_TIMEOUT: Final = 3.0
@@ -81,6 +83,9 @@ class Database:
             lent, driver = await self.checkout()
             try:
                 yield driver
+            except asyncpg.ReadOnlySQLTransactionError:
+                driver.terminate()  # its server has become a standby, and another is the primary
+                raise
             finally:
                 if driver.is_closed():
                     await lent.invalidate()
@@ -129,8 +134,13 @@ class Held:
                 self._lent, self._driver = await self._database.checkout()
         return self._driver
 
+    def discard(self) -> None:
+        """Close it; another is opened when it is needed."""
+        if self._driver is not None:
+            self._driver.terminate()
+
     async def release(self) -> None:
-        """Give it back; another is opened when it is needed."""
+        """Give it back to the pool."""
         lent, self._lent, driver, self._driver = self._lent, None, self._driver, None
         if lent is not None and driver is not None:
             if driver.is_closed():
@@ -149,17 +159,27 @@ def translated() -> Iterator[None]:
     """Raise our own errors for the database's."""
     try:
         yield
+    except asyncpg.SyntaxOrAccessError:
+        raise  # it is ours to mend, and waiting does not help
     except (*LOST, asyncpg.PostgresError) as error:
         raise refusal(error) from error
 
 
+def rolled_back(error: Unavailable) -> bool:
+    """Tell whether the server itself said that the statement was not carried out."""
+    state = getattr(error.__cause__, "sqlstate", None) or "08"
+    return not state.startswith(("08", "57P"))
+
+
 def refusal(error: BaseException) -> TidingsError:
     """Return what a database error means for the caller."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
     state = getattr(error, "sqlstate", None) or ""
     if state == "53400":
         return RateLimited(str(error))
-    if state == "42501" and "membership" in str(error):
+    if state == NOT_YOURS:
         return Forbidden(str(error))
-    if state[:2] in {"22", "23"}:
+    if state[:2] in {"22", "23"} and "no partition" not in str(error):
         return Invalid("the database refuses this value")
     return Unavailable("the database cannot be reached just now")

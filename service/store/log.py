@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from service.domain.errors import Unavailable
 from service.domain.events import Entry, Group, Outcome, Unit
 from service.domain.recent import Gap, Interval, Page
 from service.domain.revocations import Revocation
@@ -56,7 +57,8 @@ from tidings.log l
 
 CONFIRM: Final = f"""
 select tidings.head() as head, coalesce((select max(id) from tidings.lineage), 0) as lineage,
-       l.partitioned_to - p.last_value as room, e.*
+       p.last_value as drawn, l.partitioned_to - p.last_value as room,
+       pg_is_in_recovery() as standby, e.*
 from tidings.log l cross join tidings.position p
 left join lateral (
     select {_COLUMNS} from tidings.events
@@ -91,6 +93,8 @@ class Head(NamedTuple):
 
     head: int
     lineage: int
+    drawn: int
+    """The last position that was drawn, committed or not."""
     room: int
     """Positions left before another partition is needed."""
     control: list[Entry]
@@ -112,10 +116,18 @@ async def start(connection: asyncpg.Connection) -> Start:
 
 
 async def confirm(connection: asyncpg.Connection, position: int) -> Head:
-    """Read the head, and the control entries after ``position``."""
+    """Read the head, and the control entries after ``position``; raises Unavailable on a standby."""
     rows = await connection.fetch(CONFIRM, position)
+    first = rows[0]
+    if first["standby"]:
+        raise Unavailable("the database is a standby: what it knows may be old")
     control = [_entry(row) for row in rows if row["position"] is not None]
-    return Head(rows[0]["head"], rows[0]["lineage"], rows[0]["room"], control)
+    return Head(first["head"], first["lineage"], first["drawn"], first["room"], control)
+
+
+async def keep_ahead(connection: asyncpg.Connection, seen: int) -> None:
+    """Move the positions on past ``seen``, where they are not."""
+    await connection.fetchval("select tidings.keep_ahead($1)", seen)
 
 
 async def append(
@@ -174,7 +186,7 @@ def _outcome(row: asyncpg.Record, units: Sequence[Unit]) -> tuple[Group | None, 
             position += len(unit.drafts)
     if row["first"] is None:
         return None, outcomes
-    return Group(row["after"], row["last"], entries), outcomes
+    return Group(row["after"], entries[-1].position, entries), outcomes
 
 
 async def between(connection: asyncpg.Connection, after: int, upto: int, limit: int) -> Group:

@@ -17,7 +17,7 @@ from service.domain.errors import Invalid, OutcomeUnknown, TidingsError, Unavail
 from service.domain.events import MAX_UNIT_BYTES, MAX_UNIT_ENTRIES, Group, Outcome, Unit
 from service.observe.metrics import Metrics
 from service.store import log as store
-from service.store.database import Database, Held, translated
+from service.store.database import Database, Held, rolled_back, translated
 
 log = logging.getLogger("tidings.appender")
 
@@ -134,12 +134,16 @@ class Appender:
         except TidingsError as error:
             for waiting in group:
                 self._settle(waiting, error)
+        except BaseException:
+            for waiting in group:
+                self._settle(waiting, OutcomeUnknown("the service is shutting down"))
+            raise
         else:
             self._metrics.append_seconds.observe(perf_counter() - begun)
-            if appended is not None:
-                self._committed(appended)
             for waiting, outcome in zip(group, outcomes, strict=True):
                 self._settle(waiting, outcome)
+            if appended is not None:
+                self._committed(appended)
 
     async def _split(self, link: Held, group: list[_Waiting], error: Invalid) -> None:
         """Halve a group that holds a value the database refuses, until only the culprit errs."""
@@ -173,16 +177,19 @@ class Appender:
         batch, seen, sent = uuid4(), self._seen(), False
         loop = asyncio.get_running_loop()
         while True:
+            retry = sent
             try:
                 async with asyncio.timeout_at(deadline):
                     connection = await link.get()
-                    retry, sent = sent, True
+                    sent = True
                     with translated():
                         return await store.append(
                             connection, batch, units, seen=seen, retry=retry, window=self._window
                         )
             except Unavailable as error:
                 cause = error
+                sent = retry if rolled_back(error) else sent
+                link.discard()  # it may be what is wrong: a server that has become a standby stays one
             except TimeoutError:
                 cause = Unavailable("the database did not answer in time")
             if loop.time() + RETRY_PAUSE >= deadline:

@@ -1,11 +1,12 @@
 """What the instances themselves take from the log: revocations, disconnects, keys.
 
-Each of these acts once, when the hub gets to it, on all connections in whatever state. Acting
-again does no harm, so an instance that was stalled may act ahead of its place in the log.
+Each of these acts once, on all connections in whatever state: when the hub gets to it, or ahead of
+that where the head was confirmed and the hub is not there yet.
 """
 
 import logging
 from collections import OrderedDict
+from time import time
 
 import msgspec
 
@@ -47,10 +48,15 @@ class Control:
     def __init__(self, revocations: Revocations, keyring: Keyring) -> None:
         self.revocations = revocations
         self.keyring = keyring
+        self.applied = 0
+        """Entries up to here have been applied, in their place or ahead of it; none acts twice."""
         self._closed: OrderedDict[str, int] = OrderedDict()
 
     def __call__(self, hub: Hub, entry: Entry) -> None:
         """Apply one entry."""
+        if entry.position <= self.applied:
+            return
+        self.applied = entry.position
         match entry.kind:
             case "revoked":
                 self._revoke(hub, msgspec.json.decode(entry.data, type=Revocation))
@@ -71,7 +77,7 @@ class Control:
         return self._closed.get(subject, 0)
 
     def _revoke(self, hub: Hub, revocation: Revocation) -> None:
-        self.revocations.add(revocation)
+        self.revocations.add(revocation, time())
         # A user's connections are found by name; a token's may be anyone's.
         suspects = hub if revocation.user is None else hub.users.get(revocation.user, ())
         dead = [c for c in suspects if revocation.refuses(c.claims)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from itertools import islice
 from typing import Final
 
@@ -27,6 +28,7 @@ class Cursors:
         self._metrics = metrics
         self._waiting: dict[tuple[str, str], int] = {}
         self._since: float | None = None
+        self._hurried = asyncio.Event()
 
     def mark(self, user: str, device: str, position: int) -> None:
         """Note that the device has everything up to ``position``."""
@@ -34,14 +36,26 @@ class Cursors:
         if self._waiting.get(key, -1) < position:
             self._waiting[key] = position
 
+    def waiting(self, user: str, device: str) -> int:
+        """Return how far the device is known to be, if the database does not know it yet."""
+        return self._waiting.get((user, device), 0)
+
+    def hurry(self) -> None:
+        """Write soon: a device that left may come back by way of another instance."""
+        self._hurried.set()
+
     async def run(self) -> None:
         """Write what waits, again and again, until cancelled."""
         while True:
-            await asyncio.sleep(FLUSH_EVERY)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_EVERY):
+                    await self._hurried.wait()
+            self._hurried.clear()
             try:
                 await self.flush()
             except TidingsError as error:
                 log.warning("cannot store cursors: %s", error)
+                await asyncio.sleep(FLUSH_EVERY)
 
     async def flush(self) -> None:
         """Write all that waits; what could not be written goes on waiting."""
@@ -54,7 +68,7 @@ class Cursors:
             async with self._database.connection() as connection:
                 await sessions.move_cursors(connection, batch)
             for key, position in batch.items():
-                if self._waiting[key] == position:
+                if self._waiting.get(key) == position:
                     del self._waiting[key]
         self._since = None
 

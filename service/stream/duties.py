@@ -2,36 +2,41 @@
 
 import asyncio
 import logging
+from time import time
 from typing import Final
 
-from service.auth.keys import Keyring
+import asyncpg
+
 from service.domain.claims import LEEWAY
 from service.domain.delivery import State
 from service.domain.errors import TidingsError
 from service.observe.metrics import Metrics
 from service.settings import Settings
 from service.store import admin, sessions
+from service.store import log as store
 from service.store.database import Database
+from service.stream.control import Control
 from service.stream.cursors import Cursors
 from service.stream.follower import Follower
 
 log = logging.getLogger("tidings.duties")
 
 EVERY: Final = 2.0
-PRUNE_EVERY: Final = 900
+PRUNE_EVERY: Final = 30
+ROOM: Final = 2**23
 
 
 class Duties:
     """Renews the lease, notes which keys were used, prunes, and keeps the gauges true."""
 
     def __init__(
-        self, settings: Settings, instance: str, database: Database, keyring: Keyring,
+        self, settings: Settings, instance: str, database: Database, control: Control,
         follower: Follower, cursors: Cursors, metrics: Metrics,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._instance = instance
         self._database = database
-        self._keyring = keyring
+        self._control = control
         self._follower = follower
         self._cursors = cursors
         self._metrics = metrics
@@ -52,12 +57,19 @@ class Duties:
     async def _tick(self, *, prune: bool) -> None:
         async with self._database.connection() as connection:
             await admin.renew_lease(connection, self._instance)
-            if used := self._keyring.used():
+            if used := self._control.keyring.used():
                 await admin.keys_used(connection, used)
+            if self._follower.room < ROOM:
+                await store.ensure_partitions(connection)
             if prune:
-                settings = self._settings
-                await admin.prune(connection, settings.id_window, settings.token_max_age + LEEWAY)
-                await sessions.forget_idle(connection, settings.device_expiry)
+                await self._prune(connection)
+
+    async def _prune(self, connection: asyncpg.Connection) -> None:
+        lifetime = self._settings.token_max_age + LEEWAY
+        self._control.revocations.prune(time() - lifetime)
+        await admin.prune(connection, lifetime)
+        await admin.forget_keys(connection, self._settings.id_window)
+        await sessions.forget_idle(connection, self._settings.device_expiry)
 
     def _gauge(self) -> None:
         states = [connection.state for connection in self._follower.hub]

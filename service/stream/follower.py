@@ -14,7 +14,7 @@ from service.domain.events import Group
 from service.domain.tail import Tail
 from service.observe.metrics import Metrics
 from service.store import log as store
-from service.store.database import Database
+from service.store.database import Database, Held, translated
 from service.stream.control import Control
 from service.stream.hub import Hub, Receiver
 
@@ -42,7 +42,10 @@ class Follower:
         self._control = control
         self._metrics = metrics
         self._tail = Tail(hub.position)
+        self._lost = 0
         self._lineage = lineage
+        self.room = 0
+        """Positions left before another partition is needed."""
         self._fell_behind = fell_behind
         self._loop = asyncio.get_running_loop()
         self._confirmed = self._loop.time()
@@ -52,7 +55,7 @@ class Follower:
     @property
     def seen(self) -> int:
         """Return the highest position that this instance has ever seen."""
-        return self._tail.known
+        return max(self._lost, self._tail.known)
 
     @property
     def trusted(self) -> bool:
@@ -98,48 +101,67 @@ class Follower:
 
     async def run(self) -> None:
         """Confirm, read what is missing, and go on until cancelled."""
-        while True:
-            await self._step()
-            try:
-                async with asyncio.timeout(CONFIRM_EVERY):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+        # A connection of its own: in a storm of handshakes it would wait behind them all.
+        async with self._database.held() as link:
+            while True:
+                await self._step(link)
+                try:
+                    async with asyncio.timeout(CONFIRM_EVERY):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
 
-    async def _step(self) -> None:
+    async def _step(self, link: Held) -> None:
         self._wake.clear()
         try:
-            if self._loop.time() - self._confirmed >= CONFIRM_EVERY or not self._tail.missing:
-                await self._confirm()
+            if self.confirmed_age >= CONFIRM_EVERY or not self._tail.missing:
+                await self._confirm(link)
             while self.trusted and (missing := self._tail.missing) is not None:
-                await self._read(*missing)
+                connection = await link.get()
+                with translated():
+                    self.offer(await store.between(connection, *missing, PAGE))
         except TidingsError as error:
             log.warning("cannot read the log: %s", error)
+            link.discard()
             await asyncio.sleep(CONFIRM_EVERY / 5)
 
-    async def _confirm(self) -> None:
-        asked = self._loop.time()
-        async with self._database.connection() as connection:
-            head = await store.confirm(connection, self.hub.position)
-            if head.room < 2**22:
-                await store.ensure_partitions(connection)
+    async def _confirm(self, link: Held) -> None:
+        asked, stood = self._loop.time(), self.hub.position
+        connection = await link.get()
+        with translated():
+            head = await store.confirm(connection, stood)
+            if head.drawn < self.seen:
+                await store.keep_ahead(connection, self.seen)
+                head = await store.confirm(connection, stood)
+        if head.head < stood:
+            self._start_over(head.head)
         if head.lineage != self._lineage:
             # Part of what memory holds may be lost from the log: what is told has to be the same.
             self._lineage = head.lineage
-            self.hub.recent.forget(self.hub.position)
+            self.hub.recent.forget(head.drawn)
         for entry in head.control:
             self._control(self.hub, entry)
         self._tail.reaches(head.head)
         self._confirmed = asked
+        self.room = head.room
         self._metrics.tail_lag_positions.set(max(0, head.head - self.hub.position))
         self._metrics.partition_room_positions.set(head.room)
         self._advance()
         self._moved_on()
 
-    async def _read(self, after: int, upto: int) -> None:
-        async with self._database.connection() as connection:
-            group = await store.between(connection, after, upto, PAGE)
-        self.offer(group)
+    def _start_over(self, head: int) -> None:
+        """Follow a log that was restored to an older state: others may have written on from there.
+
+        Everyone is sent away to come back by the log as it is now; what they have beyond it is told
+        them with a gap.
+        """
+        log.error("the log went back from %d to %d: it was restored or failed over", self.hub.position, head)
+        self._lost = max(self._lost, self.seen)
+        self._tail = Tail(head)
+        self._control.applied = head
+        self.hub.position = head
+        for connection in list(self.hub):
+            connection.end(1012, "the log was restored", reconnect=True)
 
     def _advance(self) -> None:
         """Give the hub what is next, if it may be written now."""

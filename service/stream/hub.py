@@ -97,6 +97,8 @@ class Hub:
 
     def go_live(self, connection: Receiver) -> None:
         """Route to it from the hub's position on, where it stands."""
+        if connection.state is State.CLOSED:
+            return
         connection.went_live()
         for address in connection.addresses():
             self._receivers.setdefault(address, {})[connection] = connection.write
@@ -123,14 +125,28 @@ class Hub:
         if live:
             self.go_live(connection)
 
+    def reroute(self, connection: Receiver, room: str, change: Callable[[], None]) -> None:
+        """Do the same for one room, at a cost that does not grow with the others."""
+        change()
+        if connection.state is not State.LIVE:
+            return
+        address, membership = f"room:{room}", connection.rooms.get(room)
+        if membership is not None and connection.receives(room, membership.source):
+            self._receivers.setdefault(address, {})[connection] = connection.write
+        elif connection in self._receivers.get(address, ()):
+            self._remove(connection, address)
+
     def _detach(self, connection: Receiver) -> None:
-        connection.sent = max(connection.sent, self.last_written(connection))
         for address in connection.addresses():
-            receivers = self._receivers[address]
-            del receivers[connection]
-            if not receivers:
-                del self._receivers[address]
-                self._last.pop(address, None)
+            self._remove(connection, address)
+
+    def _remove(self, connection: Receiver, address: str) -> None:
+        connection.sent = max(connection.sent, self._last.get(address, 0))
+        receivers = self._receivers[address]
+        del receivers[connection]
+        if not receivers:
+            del self._receivers[address]
+            self._last.pop(address, None)
 
     # The log
 
@@ -185,7 +201,9 @@ class Hub:
             else:
                 source: Source = "api" if entry.data == "api" else "client"
                 change = partial(connection.joined, room, source, entry.position)
-            self.regrant(connection, change)
+            self.reroute(connection, room, change)
+            if entry.kind == "left":
+                self.unwatch(connection, room)
         self._notice_room("user_joined_room" if entry.kind == "joined" else "user_left_room", room, user)
 
     def last_written(self, connection: Receiver) -> int:
@@ -200,6 +218,8 @@ class Hub:
 
     def watch(self, connection: Receiver, room: str) -> None:
         """Tell this connection who joins and leaves ``room``."""
+        if connection.state is State.CLOSED:
+            return
         connection.watches = (connection.watches or set()) | {room}
         self._watchers.setdefault(room, {})[connection] = None
 

@@ -240,7 +240,7 @@ async def test_frames_split_anywhere_are_read(server: Server) -> None:
 async def test_a_drain_sends_everyone_away_to_come_back(start: Start) -> None:
     server = await start(drain_timeout=3)
     async with await server.live("alice") as phone:
-        await server.gateway.drain(3.0)
+        await server.gateway.drain(0.0, 3.0)
         assert await phone.closed() == 1012
         last = phone.frames[-1]
         assert (last["type"], last["code"], last["reconnect"]) == ("disconnect", 1012, True)

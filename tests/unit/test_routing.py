@@ -290,7 +290,7 @@ class Edge(Gateway):
 
     def __init__(self) -> None:
         self.model = Model()
-        self.cursors = SimpleNamespace(mark=self._mark)
+        self.cursors = SimpleNamespace(mark=self._mark, hurry=lambda: None)
         self.hub = Hub(0, Recent(0, MEMORY_BYTES), self._disconnect)
         self.follower = Following(self.model, self.hub, self.catch_up)
         self.pulse = Pulse(self.hub, self.cursors, 1, 1)
