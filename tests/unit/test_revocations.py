@@ -26,7 +26,7 @@ def claims(user: str = "alice", issued_at: float | None = NOW, jti: str | None =
         (Revocation(id="1", user="alice", ban=True), claims(issued_at=NOW + 99), True),
     ],
 )
-def test_what_is_refused(revocation: Revocation, presented: Claims, dead: bool) -> None:
+def test_what_is_refused(revocation: Revocation, presented: Claims, *, dead: bool) -> None:
     revocations = Revocations()
     revocations.add(revocation, NOW)
     assert revocations.refuse(presented) is dead
