@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     # Where the log lives
     database_url: SecretStr | None = None
     data_dir: Path | None = None
-    pool_size: PositiveInt = 8
+    pool_size: Annotated[int, Field(ge=4)] = 8
     append_timeout: PositiveFloat = 5.0
 
     # Who is believed

@@ -136,9 +136,13 @@ class Listener:
             case "event":
                 self._print(frame)
                 await self._received(connection, frame.get("position"))
-            case "joined_room" | "left_room" | "recalled" | "gap":
+            case "joined_room" | "left_room" | "recalled":
                 _say(json.dumps(frame))
-                await self._received(connection, frame.get("position", frame.get("to")))
+                await self._received(connection, frame["position"])
+            case "gap":
+                _say(json.dumps(frame))
+                self.after = None  # what follows comes after its end, also where that lies before ours
+                await self._received(connection, frame["to"])
             case "live":
                 _say(f"live at {frame['position']}")
             case "disconnect" if "retry_after_ms" in frame:
