@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from time import time
 from typing import Annotated, Any, Final, Self
 
+import msgspec
 from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -136,6 +137,7 @@ def _connection(service: Service, connection: Receiver) -> dict[str, Any]:
         "written": complete if connection.state is State.LIVE else connection.written,
         "acked": connection.acked,
         "rooms": len(connection.rooms),
+        "info": msgspec.json.decode(connection.claims.info or "null"),
         "instance": service.instance,
     }
 

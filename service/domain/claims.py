@@ -39,7 +39,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     presence: bool = False
     """May see who is connected."""
     info: str | None = None
-    """Shown in presence, members and connections: JSON text of at most 1 KiB."""
+    """Shown in presence and in the list of connections: JSON text of at most 1 KiB."""
 
 
 class ClaimNames(msgspec.Struct, frozen=True, kw_only=True):

@@ -46,7 +46,7 @@ class Metrics:
         self.append_outcomes = Counter(
             "tidings_append_outcomes",
             "Requests to append, by what became of them",
-            ["outcome"],  # appended, replayed, conflict, refused, unavailable, outcome_unknown
+            ["outcome"],  # appended, replayed, or the code of an error
             registry=registry,
         )
         self.tail_lag_positions = Gauge(
@@ -64,7 +64,7 @@ class Metrics:
         self.connections = Gauge(
             "tidings_connections",
             "Open connections",
-            ["state"],  # catching_up, live, ahead
+            ["state"],  # catching_up, live
             multiprocess_mode="livesum",
             registry=registry,
         )
@@ -79,7 +79,7 @@ class Metrics:
             "tidings_refusals", "What was refused, by error code", ["code"], registry=registry
         )
         self.closes = Counter(
-            "tidings_closes", "Connections the server closed, by code", ["code"], registry=registry
+            "tidings_closes", "Connections that ended, by code, whoever closed", ["code"], registry=registry
         )
         self.slow_connections = Counter(
             "tidings_slow_connections",

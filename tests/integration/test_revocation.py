@@ -173,9 +173,10 @@ async def test_a_revoked_token_reads_no_history(server: Server) -> None:
 
 
 async def test_an_admin_can_look_and_disconnect(server: Server) -> None:
-    async with await server.live("alice") as phone, await server.live("bob"):
+    async with await server.live("alice", claims={"name": "Alice"}) as phone, await server.live("bob"):
         listed = (await server.http.get("/v1/connections", params={"user": "alice"})).json()["data"]
         assert [(c["user"], c["device"], c["state"]) for c in listed] == [("alice", "default", "live")]
+        assert listed[0]["info"] == {"name": "Alice"}
         done = await server.http.delete(f"/v1/connections/{listed[0]['id']}")
         assert done.json()["closed"] == 1
         assert await phone.closed() == 4010
