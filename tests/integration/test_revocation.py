@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -121,27 +122,63 @@ async def test_a_socket_whose_peer_does_not_read_is_gone_within_a_second(start: 
     phone.socket.transport.abort()
 
 
-async def test_a_revocation_during_the_handshake_refuses_it(server: Server) -> None:
-    """Between the first check and the opening lies the database: the token dies in there."""
-    gateway, hub = server.gateway, server.gateway.hub
+@asynccontextmanager
+async def held_handshake(server: Server) -> AsyncIterator[asyncio.Task[Any]]:
+    """A handshake that waits for its session until the block ends: what comes meanwhile must count."""
+    database = server.gateway.database
     entered, go_on = asyncio.Event(), asyncio.Event()
-    original = gateway.database.connection
+    original = database.connection
 
     def slow_connection() -> Any:
         entered.set()
         return _Held(original, go_on)
 
-    gateway.database.connection = slow_connection
+    database.connection = slow_connection
     attempt = asyncio.create_task(server.device("alice"))
     await entered.wait()
-    gateway.database.connection = original
-    assert (await revoke(server, user="alice"))["closed"] == 1
+    database.connection = original
+    yield attempt
     go_on.set()
-    with pytest.raises(InvalidStatus) as refusal:
-        await attempt
-    assert refusal.value.response.status_code == 401
-    assert list(hub) == []
-    assert gateway.count == 0
+    await asyncio.wait([attempt])
+    assert list(server.gateway.hub) == []
+    assert server.gateway.count == 0
+
+
+async def test_a_revocation_during_the_handshake_refuses_it(server: Server) -> None:
+    async with held_handshake(server) as attempt:
+        assert (await revoke(server, user="alice"))["closed"] == 1
+    with pytest.raises(InvalidStatus, match="401"):
+        attempt.result()
+
+
+async def test_a_disconnect_during_the_handshake_ends_it(server: Server) -> None:
+    async with held_handshake(server) as attempt:
+        connection = next(iter(server.gateway.hub))
+        done = await server.http.delete(f"/v1/connections/{connection.id}")
+        assert done.json()["closed"] == 1
+    with pytest.raises(InvalidStatus, match="503"):
+        attempt.result()
+
+
+async def test_nothing_is_written_while_it_is_not_known_what_has_been_revoked(start: Start) -> None:
+    """An instance that goes on after a stall has events at hand for a user who was revoked meanwhile."""
+    here, elsewhere = await start(), await start()
+    async with await here.live("alice") as phone:
+        follower = here.service.follower
+        confirm, go_on = follower._confirm, asyncio.Event()
+
+        async def stalled(link: Any) -> None:
+            await go_on.wait()
+            await confirm(link)
+
+        follower._confirm = stalled
+        follower._confirmed -= 10
+        await revoke(elsewhere, user="alice")
+        await here.publish("user:alice")
+        assert await phone.quiet() == []
+        go_on.set()
+        assert await phone.closed() == 4001
+        assert not any(f["type"] == "event" for f in phone.frames)
 
 
 class _Held:
