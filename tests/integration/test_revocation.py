@@ -171,10 +171,13 @@ async def test_nothing_is_written_while_it_is_not_known_what_has_been_revoked(st
             await go_on.wait()
             await confirm(link)
 
-        follower._confirm = stalled
-        follower._confirmed -= 10
-        await revoke(elsewhere, user="alice")
+        committed: list[Any] = []
+        appender = here.service.appender
+        follower._confirm, offer, appender._committed = stalled, appender._committed, committed.append
         await here.publish("user:alice")
+        await revoke(elsewhere, user="alice")
+        follower._confirmed -= 10
+        offer(committed[0])
         assert await phone.quiet() == []
         go_on.set()
         assert await phone.closed() == 4001
