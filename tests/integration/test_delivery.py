@@ -116,6 +116,23 @@ async def _phone_at(db: asyncpg.Connection, position: int) -> bool:
     return await cursor_of(db, "alice", "phone") >= position
 
 
+async def test_several_sockets_of_one_device_share_its_cursor(server: Server, db: asyncpg.Connection) -> None:
+    async with (
+        await server.live("alice", ack="client") as one,
+        await server.live("alice", ack="client") as two,
+    ):
+        sent = [await server.publish("user:alice", data=n) for n in range(3)]
+        for tab in (one, two):
+            assert [e["position"] for e in await tab.events(3)] == sent
+        await one.ask("ack", position=sent[2])
+        await two.ask("ack", position=sent[0])
+        await eventually(lambda: _at(db, "alice", sent[2]))
+    await eventually(lambda: server.gateway.count == 0)
+    assert await cursor_of(db, "alice") == sent[2]
+    async with await server.live("alice") as again:
+        assert positions(again) == []
+
+
 async def test_a_new_device_starts_where_the_others_are(server: Server, db: asyncpg.Connection) -> None:
     async with await server.live("alice", device="phone") as phone:
         old = await server.publish("user:alice")
