@@ -83,11 +83,6 @@ async def test_a_broken_cookie_beside_ours_does_no_harm(start: Start) -> None:
         server.ws_url(), compression=None, origin="https://app.example", additional_headers={"Cookie": jar}
     ) as ws:
         assert "welcome" in str(await ws.recv())
-    huge = 'sid="' + "\\1" * 20_000 + '"'
-    begun = time.process_time()
-    with pytest.raises(Exception, match="HTTP 40"):
-        await connect(server.ws_url(), additional_headers={"Cookie": huge}, origin="https://app.example")
-    assert time.process_time() - begun < 2  # it took six seconds with the standard library's parser
 
 
 async def test_revoke_mint_revoke_within_a_second_leaves_no_token_alive(server: Server) -> None:

@@ -106,19 +106,19 @@ async def test_a_lifted_revocation_lets_the_token_in_again(server: Server) -> No
     assert (await server.http.delete(f"/v1/revocations/{done['id']}")).status_code == 404
 
 
-async def test_a_socket_whose_peer_does_not_read_is_gone_within_a_second(start: Start) -> None:
+async def test_a_socket_whose_peer_does_not_read_is_gone_at_once(start: Start) -> None:
     server = await start(write_buffer=4096)
     phone = await server.live("alice")
     phone.socket.transport.pause_reading()
     connection = next(iter(server.gateway.hub))
+    wire = connection.transport.get_extra_info("socket")
     payload = "x" * 30_000
     while not connection.paused:
         await server.publish("user:alice", data=payload)
-    begun = asyncio.get_running_loop().time()
     assert (await revoke(server, user="alice"))["closed"] == 1
-    wire = connection.transport.get_extra_info("socket")
+    # It was aborted in the very step that closed it: no buffer has to drain first.
+    assert connection.transport.is_closing()
     await eventually(lambda: wire.fileno() == -1)
-    assert asyncio.get_running_loop().time() - begun < 1
     phone.socket.transport.abort()
 
 
