@@ -85,7 +85,7 @@ class Recent:
 
     def _let_go(self) -> None:
         entry = self._entries.popleft()
-        self.base = entry.position
+        self.base = max(self.base, entry.position)
         self.bytes -= entry.size
         if self._lanes[entry.address].shift():
             del self._lanes[entry.address]

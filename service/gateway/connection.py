@@ -54,8 +54,8 @@ class Owner(Protocol):
     cursors: Cursors
     metrics: Metrics
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run something on the connection's behalf."""
+    def spawn(self, connection: "Connection", work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run something on the connection's behalf; where it fails, the connection ends."""
 
     async def perform(self, connection: "Connection", command: AnyCommand) -> bytes | None:
         """Perform a command; return the frame that answers it, if any."""
@@ -307,7 +307,7 @@ class Connection(Receiver, asyncio.Protocol):
         if len(self.commands) >= MAX_COMMANDS:
             cast("asyncio.Transport", self.transport).pause_reading()
         if self.performing is None:
-            self.performing = self.gateway.spawn(self._perform())
+            self.performing = self.gateway.spawn(self, self._perform())
 
     async def _perform(self) -> None:
         transport = cast("asyncio.Transport", self.transport)

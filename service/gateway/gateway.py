@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from time import time
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
@@ -40,7 +41,7 @@ RETRY_PAUSE: Final = 0.5
 PATIENCE: Final = 1.0
 """Seconds that a handshake waits for the head to be confirmed."""
 CLOSE_CODES: Final = frozenset(
-    {1000, 1001, 1002, 1005, 1006, 1007, 1008, 1009, 1012, 4001, 4003, 4009, 4010, 4029}
+    {1000, 1001, 1002, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 4001, 4003, 4009, 4010, 4029}
 )
 """Counted by code; a client may send any other."""
 
@@ -84,21 +85,23 @@ class Gateway:
         self._admitting = asyncio.Semaphore(max(1, settings.pool_size // 2))
         self._reading = asyncio.Semaphore(max(1, settings.pool_size // 4))
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something for a connection; it is awaited at the end, and its failure is told."""
+    def spawn(self, connection: Connection, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something for a connection; it is awaited at the end, and its failure ends the connection."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._done, connection))
         return task
 
     async def perform(self, connection: Connection, command: AnyCommand) -> bytes | None:
         """Perform a command; return the frame that answers it, if any."""
         return await self._commands.perform(connection, command)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, connection: Connection, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a connection's task failed", exc_info=error)
+            log.error("a connection's task failed", exc_info=error, extra={"connection": connection.id})
+            # Left as it is, it would look alive and never get what is due.
+            connection.end(1011, "internal error", reconnect=True)
 
     # Admission
 
@@ -133,7 +136,7 @@ class Gateway:
                 )
             self._check_still_welcome(connection, claims)
         except BaseException:
-            self._forget(connection)
+            self.abandon(connection)
             raise
         return connection, session
 
@@ -143,14 +146,11 @@ class Gateway:
         if connection.state is State.CLOSED:
             raise Unavailable("disconnected meanwhile")
 
-    def _forget(self, connection: Connection) -> None:
+    def abandon(self, connection: Connection) -> None:
+        """Let go of a connection that was admitted, opened or not."""
         if connection.state is not State.CLOSED:
             self.count -= 1
         self.hub.unregister(connection)
-
-    def abandon(self, connection: Connection) -> None:
-        """Let go of a connection that was admitted and never opened."""
-        self._forget(connection)
 
     def open(
         self, connection: Connection, transport: asyncio.Transport, asked: Asked, session: Session
@@ -158,9 +158,8 @@ class Gateway:
         """Begin on a socket whose handshake has just been answered."""
         connection.transport = transport
         self._evict_beyond_limit(connection)
-        position, gap = _place(asked, session)
-        if asked.after is None:
-            position = max(position, self.cursors.waiting(connection.user, connection.device))
+        waiting = self.cursors.waiting(connection.user, connection.device)
+        position, gap = _place(asked, session, waiting)
         connection.begin(session, position)
         self.cursors.mark(connection.user, connection.device, session.cursor)  # it has been seen today
         self._expire_at(connection, connection.claims.expires_at)
@@ -201,7 +200,7 @@ class Gateway:
     def _join_claimed(self, connection: Connection) -> None:
         missing = [room for room in connection.claims.join if room not in connection.rooms]
         if missing:
-            self.spawn(self._commands.join_claimed(connection, missing))
+            self.spawn(connection, self._commands.join_claimed(connection, missing))
 
     def refresh(self, connection: Connection, claims: Claims) -> None:
         """Go on with a newer token: its grants and its expiry replace the old ones."""
@@ -232,7 +231,7 @@ class Gateway:
             page = self._page_from_memory(connection)
             if page is not None and self._write(connection, page):
                 return
-        connection.catching_up = self.spawn(self._catch_up(connection))
+        connection.catching_up = self.spawn(connection, self._catch_up(connection))
 
     async def _catch_up(self, connection: Connection) -> None:
         """Write page after page under flow control until the connection is live."""
@@ -289,7 +288,7 @@ class Gateway:
 
     def closed(self, connection: Connection, code: int, reason: str) -> None:
         """Take a connection out of everything; its socket is the caller's to close."""
-        self._forget(connection)
+        self.abandon(connection)
         self.cursors.hurry()
         self.pulse.remove(connection)
         if connection.expiry is not None:
@@ -323,14 +322,21 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _place(asked: Asked, session: Session) -> tuple[int, Gap | None]:
-    """Return the position to start after, and what has to be said about it first."""
-    if asked.after is None:
-        return session.cursor, None
-    if asked.after > session.head:
+def _place(asked: Asked, session: Session, waiting: int = 0) -> tuple[int, Gap | None]:
+    """Return the position to start after, and what has to be said about it first.
+
+    ``waiting`` is a newer cursor of the device, which the database does not know yet.
+    """
+    cursor = max(min(session.cursor, session.head), min(waiting, session.head))
+    if asked.after is not None:
+        if asked.after <= session.head:
+            return asked.after, None
         # This log never gave that number out: it was restored to an older state, or it is another.
-        return session.cursor, Gap(asked.after, session.cursor, "unknown_position")
-    return asked.after, None
+        return cursor, Gap(asked.after, cursor, "unknown_position")
+    if session.cursor > session.head:
+        # Stored after a failover lost what it stands for; waiting for the log to get there helps nobody.
+        return cursor, Gap(session.cursor, cursor, "failover")
+    return cursor, None
 
 
 def _peer(transport: asyncio.Transport) -> str:

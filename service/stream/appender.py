@@ -192,6 +192,7 @@ class Appender:
                 link.discard()  # it may be what is wrong: a server that has become a standby stays one
             except TimeoutError:
                 cause = Unavailable("the database did not answer in time")
+                link.discard()
             if loop.time() + RETRY_PAUSE >= deadline:
                 raise self._given_up(sent) from cause
             await asyncio.sleep(RETRY_PAUSE)

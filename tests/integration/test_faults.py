@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 
 from service.domain.events import Draft, Unit
 from service.store import embedded, schema
+from service.store import log as store_log
 from tests.harness import ADMIN_KEY, SECRET, Device, Server, eventually, serving, token
 from tests.proxy import slow_link
 
@@ -66,6 +67,35 @@ async def test_a_slow_link_is_not_taken_for_dead_and_gets_its_backlog_in_one_go(
             await phone.until("event", position=last)
             assert sum(f["type"] == "welcome" for f in phone.frames) == 1
             assert sum(f["type"] == "event" for f in phone.frames) == 600
+
+
+async def test_a_cursor_beyond_a_log_that_lost_its_end_is_told_and_not_waited_for(
+    server: Server, db: asyncpg.Connection
+) -> None:
+    """Cursors are written behind: one may be stored after the failover that lost what it stands for."""
+    async with await server.live("alice"):
+        pass
+    await eventually(lambda: server.gateway.count == 0)
+    await db.execute("update tidings.devices set cursor = 1000")
+    async with await server.live("alice") as phone:
+        gap = next(f for f in phone.frames if f["type"] == "gap")
+        assert (gap["from"], gap["to"], gap["reason"]) == (1000, 0, "failover")
+        position = await server.publish("user:alice")
+        await phone.until("event", position=position)
+
+
+async def test_a_connection_whose_backlog_fails_is_closed_and_not_left_waiting(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("planted")
+
+    await server.publish("user:alice")
+    server.gateway.hub.recent.forget(2**40)
+    monkeypatch.setattr(store_log, "page", broken)
+    async with await server.device("alice") as phone:
+        assert await phone.closed() == 1011
+        assert phone.frames[-1]["reconnect"] is True
 
 
 async def test_a_reconnect_storm_is_served_from_memory(start: Start) -> None:

@@ -300,7 +300,7 @@ class Edge(Gateway):
         self.count = 0
         self.sockets: list[Socket] = []
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> Steps:
+    def spawn(self, connection: Connection, work: Coroutine[Any, Any, None]) -> Steps:
         return Steps(work)
 
     async def _page_from_log(self, connection: Connection) -> Page:
