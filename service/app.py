@@ -34,7 +34,7 @@ from service.stream.control import Control, KeyRecord
 from service.stream.cursors import Cursors
 from service.stream.duties import Duties
 from service.stream.follower import Follower
-from service.stream.hub import Hub, Receiver
+from service.stream.hub import Hub
 
 log = logging.getLogger("tidings.app")
 
@@ -120,12 +120,7 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         control = Control(revocations, keyring)
         hub = Hub(start.head, Recent(start.head, settings.recent_bytes), control)
         cursors = Cursors(database, metrics)
-
-        def fell_behind(connection: Receiver) -> None:
-            metrics.slow_connections.inc()
-            gateway.catch_up(connection)
-
-        follower = Follower(database, hub, control, metrics, lineage=start.lineage, fell_behind=fell_behind)
+        follower = Follower(database, hub, control, metrics, lineage=start.lineage)
         appender = Appender(
             database, metrics, committed=follower.offer, seen=lambda: follower.seen,
             timeout=settings.append_timeout, window=settings.id_window,

@@ -8,6 +8,7 @@ import array
 import asyncio
 import fcntl
 import logging
+import socket
 import termios
 from collections import deque
 from collections.abc import Coroutine, Sequence
@@ -57,6 +58,9 @@ class Owner(Protocol):
     def spawn(self, connection: "Connection", work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run something on the connection's behalf; where it fails, the connection ends."""
 
+    def fell_behind(self, connection: "Connection") -> None:
+        """Let a connection catch up whose socket was full."""
+
     async def perform(self, connection: "Connection", command: AnyCommand) -> bytes | None:
         """Perform a command; return the frame that answers it, if any."""
 
@@ -69,7 +73,7 @@ class Connection(Receiver, asyncio.Protocol):
 
     __slots__ = (
         "allowance", "allowed_at", "catching_up", "commands", "drained", "expiry", "gateway", "offences",
-        "outstanding", "owed", "paused", "performing", "reader", "silent", "spoke", "transport",
+        "outstanding", "owed", "paused", "performing", "reader", "silent", "spoke", "transport", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +84,7 @@ class Connection(Receiver, asyncio.Protocol):
         self.gateway = gateway
         self.watches = None
         self.transport: asyncio.Transport | None = None
+        self.wire: socket.socket | None = None
         self.reader: FrameReader | None = None
         self.commands: deque[AnyCommand] | None = None
         self.performing: asyncio.Task[None] | None = None
@@ -95,16 +100,41 @@ class Connection(Receiver, asyncio.Protocol):
         self.allowance = float(gateway.settings.commands_per_second)
         self.allowed_at = 0.0
 
+    def attach(self, transport: asyncio.Transport) -> None:
+        """Take over a socket whose handshake has been answered.
+
+        With a bound of zero the transport writes at once, and pauses while it has anything left to
+        write: so ``paused`` says exactly whether the socket may be sent to past the transport.
+        """
+        self.transport = transport
+        transport.set_write_buffer_limits(high=0)
+        inner = transport.get_extra_info("socket")
+        if transport.get_extra_info("sslcontext") is None:
+            self.wire = socket.socket(inner.family, inner.type, inner.proto, fileno=inner.fileno())
+            self.send = self.wire.send
+        else:
+            self.send = self._send_encrypted
+
+    def _send_encrypted(self, data: bytes) -> int:
+        self.write(data)
+        return len(data)
+
     # The hub's side
 
     def write(self, data: bytes) -> None:
         """Write finished frames."""
         cast("asyncio.Transport", self.transport).write(data)
 
+    def send_rest(self, rest: memoryview) -> None:
+        """Write what the socket did not take; unless it takes it now, that pauses."""
+        cast("asyncio.Transport", self.transport).write(rest)
+
     def notify(self, data: bytes) -> None:
-        """Write finished frames, unless the buffer is full or the connection is not open."""
-        if not self.paused and self.transport is not None and self.state is not State.CLOSED:
-            self.transport.write(data)
+        """Write finished frames, unless much is waiting already or the connection is not open."""
+        bound = self.gateway.settings.write_buffer
+        transport = None if self.state is State.CLOSED else self.transport
+        if transport is not None and transport.get_write_buffer_size() < bound:
+            transport.write(data)
 
     def end(
         self, code: int, reason: str, *, reconnect: bool = False, retry_after_ms: int | None = None
@@ -160,7 +190,7 @@ class Connection(Receiver, asyncio.Protocol):
             self.write(ping_frame(b"%d" % position))
 
     async def writable(self) -> None:
-        """Wait until the write buffer has room."""
+        """Wait until the socket has taken all that was written."""
         while self.paused:
             if self.drained is None:
                 self.drained = asyncio.get_running_loop().create_future()
@@ -169,10 +199,11 @@ class Connection(Receiver, asyncio.Protocol):
     # The transport's side
 
     def pause_writing(self) -> None:
-        """Take note that the write buffer passed its bound."""
+        """Take note that the socket is full, and leave the hub's loop before it sends anything more."""
         self.paused = True
         if self.state is State.LIVE:
             self.gateway.hub.lag(self)
+            self.gateway.fell_behind(self)
 
     def resume_writing(self) -> None:
         """Take note that it has drained."""
@@ -186,7 +217,10 @@ class Connection(Receiver, asyncio.Protocol):
             self.write(pong_frame(payload))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Be gone."""
+        """Be gone; the descriptor is the transport's to close, right after this."""
+        if self.wire is not None:
+            self.wire.detach()
+            self.wire = None
         self.paused = False
         if self.drained is not None:
             self.drained.set_result(None)
@@ -355,11 +389,10 @@ class Connection(Receiver, asyncio.Protocol):
         """Return the bytes written that the peer's kernel has not confirmed (SIOCOUTQ)."""
         transport = cast("asyncio.Transport", self.transport)
         waiting = transport.get_write_buffer_size()
-        socket = transport.get_extra_info("socket")
-        if socket is None or socket.fileno() < 0:
+        if self.wire is None:
             return waiting
         unsent = array.array("i", [0])
-        fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, unsent)
+        fcntl.ioctl(self.wire.fileno(), termios.TIOCOUTQ, unsent)
         return waiting + unsent[0]
 
 

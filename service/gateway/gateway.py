@@ -31,7 +31,6 @@ from service.store.database import Database
 from service.stream.appender import Appender
 from service.stream.cursors import Cursors
 from service.stream.follower import Follower
-from service.stream.hub import Receiver
 
 log = logging.getLogger("tidings.gateway")
 
@@ -156,7 +155,7 @@ class Gateway:
         self, connection: Connection, transport: asyncio.Transport, asked: Asked, session: Session
     ) -> None:
         """Begin on a socket whose handshake has just been answered."""
-        connection.transport = transport
+        connection.attach(transport)
         self._evict_beyond_limit(connection)
         waiting = self.cursors.waiting(connection.user, connection.device)
         position, gap = _place(asked, session, waiting)
@@ -222,16 +221,22 @@ class Gateway:
 
     # Catching up
 
-    def catch_up(self, connection: Receiver) -> None:
+    def fell_behind(self, connection: Connection) -> None:
+        """Let a connection catch up whose socket was full."""
+        self.metrics.slow_connections.inc()
+        self.catch_up(connection)
+
+    def catch_up(self, connection: Connection) -> None:
         """Bring a connection to the hub's position: at once where memory holds the rest."""
-        if not isinstance(connection, Connection) or connection.catching_up is not None:
+        if connection.catching_up is not None:
             return
         here = self.hub.position >= max(connection.written, connection.snapshot)
         if here and self.follower.trusted and not connection.paused:
             page = self._page_from_memory(connection)
-            if page is not None and self._write(connection, page):
-                return
-        connection.catching_up = self.spawn(connection, self._catch_up(connection))
+            if page is not None:
+                self._write(connection, page)
+        if connection.state is State.CATCHING_UP and connection.catching_up is None:
+            connection.catching_up = self.spawn(connection, self._catch_up(connection))
 
     async def _catch_up(self, connection: Connection) -> None:
         """Write page after page under flow control until the connection is live."""
@@ -244,20 +249,18 @@ class Gateway:
                 page = self._page_from_memory(connection) or await self._page_from_log(connection)
                 if page is None or not self.follower.trusted or connection.claims is not granted:
                     continue
-                if connection.state is State.CATCHING_UP and self._write(connection, page):
-                    return
+                if connection.state is State.CATCHING_UP:
+                    self._write(connection, page)
                 await asyncio.sleep(0)  # a long backlog shares the loop
         finally:
             connection.catching_up = None
 
-    def _write(self, connection: Connection, page: Page) -> bool:
-        """Write a page; tell whether the connection is live now, in this very step of the loop."""
+    def _write(self, connection: Connection, page: Page) -> None:
+        """Write a page, and in the same step of the loop make the connection live if that was the last."""
         connection.write_page(page, PAGE_BYTES)
-        if connection.paused or not connection.may_go_live(self.hub.position):
-            return False
-        self.hub.go_live(connection)
-        connection.write(text_frame(frame("live", position=self.hub.position)))
-        return True
+        if not connection.paused and connection.may_go_live(self.hub.position):
+            self.hub.go_live(connection)
+            connection.write(text_frame(frame("live", position=self.hub.position)))
 
     def _page_from_memory(self, connection: Connection) -> Page | None:
         page = self.hub.recent.page(

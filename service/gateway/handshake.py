@@ -141,8 +141,6 @@ class Handshake(asyncio.Protocol):
         wire = transport.get_extra_info("socket")
         if wire is not None and hasattr(socket, "TCP_NOTSENT_LOWAT") and wire.family != socket.AF_UNIX:
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL)
-        bound = self._gateway.settings.write_buffer
-        transport.set_write_buffer_limits(high=bound, low=bound // 4)
         chosen = SUBPROTOCOL if SUBPROTOCOL in upgrade.subprotocols else None
         transport.write(switching_protocols(accept_key(upgrade.key), chosen))
 

@@ -6,7 +6,6 @@ The head is confirmed every second, so a lost wake-up costs a second and never a
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Final
 
 from service.domain.errors import TidingsError
@@ -16,7 +15,7 @@ from service.observe.metrics import Metrics
 from service.store import log as store
 from service.store.database import Database, Held, translated
 from service.stream.control import Control
-from service.stream.hub import Hub, Receiver
+from service.stream.hub import Hub
 
 log = logging.getLogger("tidings.follower")
 
@@ -35,7 +34,7 @@ class Follower:
 
     def __init__(
         self, database: Database, hub: Hub, control: Control, metrics: Metrics, *,
-        lineage: int, fell_behind: Callable[[Receiver], None],
+        lineage: int,
     ) -> None:  # fmt: skip
         self.hub = hub
         self._database = database
@@ -46,7 +45,6 @@ class Follower:
         self._lineage = lineage
         self.room = 0
         """Positions left before another partition is needed."""
-        self._fell_behind = fell_behind
         self._loop = asyncio.get_running_loop()
         self._confirmed = self._loop.time()
         self._wake = asyncio.Event()
@@ -170,16 +168,9 @@ class Follower:
             return
         for group in self._tail.take():
             self.hub.apply(group)
-            self._settle()
-        self._settle()
         if self._tail.missing is not None:
             self._wake.set()
         self._moved_on()
-
-    def _settle(self) -> None:
-        """Let those whose buffers are full catch up by themselves, before they are written more."""
-        for connection in self.hub.settle():
-            self._fell_behind(connection)
 
     def _moved_on(self) -> None:
         moved, self._moved = self._moved, self._loop.create_future()

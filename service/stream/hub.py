@@ -18,20 +18,23 @@ from service.domain.events import Entry, Group
 from service.domain.frames import entry_frame, frame
 from service.domain.recent import Recent
 from service.domain.websocket import text_frame
+from service.stream.outbox import MAX_PARTS, Outbox, Send
 
 
 class Receiver(Delivery):
     """What the hub needs of a connection besides its place in the log."""
 
-    __slots__ = ("id", "watches")
+    __slots__ = ("id", "send", "watches")
 
     id: str
+    send: Send
+    """Used only while it is live, when its socket has nothing else to write."""
     watches: set[str] | None
     """Rooms whose comings and goings it is told of, or ``everyone``; None for none."""
 
     @abstractmethod
-    def write(self, data: bytes) -> None:
-        """Write finished frames; never blocks, never raises, calls nothing of the hub but ``lag``."""
+    def send_rest(self, rest: memoryview) -> None:
+        """Write what ``send`` did not take; calls nothing of the hub but ``lag``."""
 
     @abstractmethod
     def notify(self, data: bytes) -> None:
@@ -54,11 +57,11 @@ class Hub:
         self.touched: set[str] = set()
         """Addresses written to since somebody last emptied this."""
         self._control = control
-        self._receivers: dict[str, dict[Receiver, Callable[[bytes], None]]] = {}
+        self._receivers: dict[str, dict[Receiver, Send]] = {}
+        self._outbox: Outbox[Receiver] = Outbox()
         self._last: dict[str, int] = {}
         self._watchers: dict[str, dict[Receiver, None]] = {}
         self._present: Counter[str] = Counter()
-        self._lagging: list[Receiver] = []
 
     # Connections come and go
 
@@ -101,20 +104,13 @@ class Hub:
             return
         connection.went_live()
         for address in connection.addresses():
-            self._receivers.setdefault(address, {})[connection] = connection.write
+            self._receivers.setdefault(address, {})[connection] = connection.send
 
     def lag(self, connection: Receiver) -> None:
-        """Note that its write buffer is full; it is taken out at the end of this turn."""
-        self._lagging.append(connection)
-
-    def settle(self) -> list[Receiver]:
-        """Take the lagging out of the loop, and return those that must catch up."""
-        lagging, self._lagging = self._lagging, []
-        fallen = [c for c in dict.fromkeys(lagging) if c.state is State.LIVE]
-        for connection in fallen:
+        """Take a connection whose socket is full out of the loop: from here on it has to catch up."""
+        if connection.state is State.LIVE:
             self._detach(connection)
             connection.fell_behind(self.position)
-        return fallen
 
     def regrant(self, connection: Receiver, change: Callable[[], None]) -> None:
         """Run ``change``, which alters what is due to the connection, and route by the result."""
@@ -132,7 +128,7 @@ class Hub:
             return
         address, membership = f"room:{room}", connection.rooms.get(room)
         if membership is not None and connection.receives(room, membership.source):
-            self._receivers.setdefault(address, {})[connection] = connection.write
+            self._receivers.setdefault(address, {})[connection] = connection.send
         elif connection in self._receivers.get(address, ()):
             self._remove(connection, address)
 
@@ -158,22 +154,28 @@ class Hub:
             else:
                 for entry in run:
                     self._apply_one(entry)
+        self._flush(group.last)
         self.recent.extend(group.entries)
-        self.position = group.last
+
+    def _flush(self, position: int) -> None:
+        """Write what is due up to ``position``, and stand there; who cannot take it lags from there."""
+        self.position = position
+        self._outbox.flush()
 
     def _deliver(self, address: str, entries: list[Entry]) -> None:
         receivers = self._receivers.get(address)
         if not receivers:
             return
-        frames = b"".join([text_frame(entry_frame(entry)) for entry in entries])
-        for write in receivers.values():
-            write(frames)
         self.delivered += len(receivers) * len(entries)
         self.touched.add(address)
-        self._last[address] = entries[-1].position
+        self._last[address] = last = entries[-1].position
+        self._outbox.add(receivers, b"".join([text_frame(entry_frame(entry)) for entry in entries]))
+        if self._outbox.held > MAX_PARTS:
+            self._flush(last)
 
     def _apply_one(self, entry: Entry) -> None:
         if entry.is_control:
+            self._flush(entry.position)
             self._control(self, entry)
         elif entry.kind == "event":
             self._deliver_selectively(entry)
@@ -181,20 +183,23 @@ class Hub:
             self._move(entry)
 
     def _deliver_selectively(self, entry: Entry) -> None:
-        receivers = self._receivers.get(entry.address)
+        receivers = {
+            connection: send
+            for connection, send in self._receivers.get(entry.address, {}).items()
+            if not entry.withheld_from(connection.user, connection.device)
+        }
         if not receivers:
             return
-        frames = text_frame(entry_frame(entry))
-        for connection, write in receivers.items():
-            if not entry.withheld_from(connection.user, connection.device):
-                write(frames)
-                connection.sent = entry.position
-                self.delivered += 1
+        for connection in receivers:
+            connection.sent = entry.position
+        self.delivered += len(receivers)
         self.touched.add(entry.address)
+        self._outbox.add(receivers, text_frame(entry_frame(entry)))
 
     def _move(self, entry: Entry) -> None:
         user, room = entry.address.removeprefix("user:"), entry.type
         self._deliver(entry.address, [entry])
+        self._flush(entry.position)
         for connection in list(self.users.get(user, ())):
             if entry.kind == "left":
                 change = partial(connection.left, room, entry.position)
