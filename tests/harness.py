@@ -11,12 +11,13 @@ from urllib.parse import quote, urlencode
 
 import httpx
 import uvicorn
+from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from service.api.http import Http
 from service.app import create_app
 from service.auth.tokens import TokenMinter
+from service.door import Door
 from service.gateway.handshake import Handshake
 from service.settings import Settings
 
@@ -105,9 +106,10 @@ class Device:
 class Server:
     """A running service and the ways to talk to it."""
 
-    def __init__(self, port: int, parts: dict[str, Any]) -> None:
+    def __init__(self, port: int, parts: dict[str, Any], state: ServerState) -> None:
         self.port = port
         self.parts = parts
+        self.state = state
         self.gateway = parts["gateway"]
         self.service = parts["service"]
         self.url = f"http://127.0.0.1:{port}"
@@ -160,7 +162,7 @@ async def eventually(condition: Callable[[], Any], patience: float = PATIENCE) -
 
 
 @asynccontextmanager
-async def serving(**settings: Any) -> AsyncIterator[Server]:
+async def serving(*, keep_alive: float = 5, **settings: Any) -> AsyncIterator[Server]:
     """Run the service under a real uvicorn on a free port, with intervals short enough for tests."""
     fast = {
         "_env_file": None, "jwt_secret": SECRET, "admin_key": ADMIN_KEY, "ack_interval": 0.02,
@@ -168,8 +170,8 @@ async def serving(**settings: Any) -> AsyncIterator[Server]:
     }  # fmt: skip
     app = create_app(Settings(**(fast | settings)))
     config = uvicorn.Config(
-        app, port=0, http=Http, ws=Handshake, lifespan="on", log_config=None, access_log=False,
-        timeout_graceful_shutdown=2,
+        app, port=0, http=Door, ws=Handshake, lifespan="on", log_config=None, access_log=False,
+        timeout_graceful_shutdown=2, timeout_keep_alive=keep_alive,
     )  # fmt: skip
     uvicorn_server = uvicorn.Server(config)
     # Signals are pytest's here.
@@ -179,7 +181,7 @@ async def serving(**settings: Any) -> AsyncIterator[Server]:
         task.result()
         raise RuntimeError("the server did not start")
     parts = uvicorn_server.lifespan.state
-    server = Server(uvicorn_server.servers[0].sockets[0].getsockname()[1], parts)
+    server = Server(uvicorn_server.servers[0].sockets[0].getsockname()[1], parts, uvicorn_server.server_state)
     try:
         yield server
     finally:

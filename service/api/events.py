@@ -1,94 +1,35 @@
-"""``POST /v1/events``, the busiest route: read with msgspec, appended, answered after the commit."""
+"""``POST /v1/events`` and ``/v1/events/batch`` as routes. Most requests come by ``service.door`` instead."""
 
-from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from service.api.access import key_with, read_body
-from service.api.service import Service, service_of
-from service.auth.keys import ApiKey
-from service.domain.addresses import check_address, check_text, check_user
-from service.domain.errors import Invalid, TooLarge
-from service.domain.events import MAX_UNIT_BYTES, Draft, Unit
-from service.domain.payload import check_data, decode, utf8
-from service.store import log as store
-
-MAX_ADDRESSES: Final = 1_000
-MAX_EXCLUDED: Final = 100
-
-
-class EventIn(msgspec.Struct, forbid_unknown_fields=True):
-    """An event as a producer sends it."""
-
-    to: str | list[str]
-    type: str
-    data: msgspec.Raw = msgspec.Raw(b"null")
-    id: str | None = None
-    exclude: list[str] = []
-
-
-_decode = msgspec.json.Decoder(EventIn).decode
-_encode = msgspec.json.Encoder().encode
+from service.api.ingest import (
+    MAX_ADDRESSES,
+    MAX_EVENTS,
+    MAX_EXCLUDED,
+    READERS,
+    answer,
+    answer_with_originals,
+)  # fmt: skip
+from service.api.service import service_of
 
 
 async def publish(request: Request) -> Response:
-    """Append one event and say where it stands."""
+    """Append what the body says, and tell where it stands."""
     service = service_of(request)
     key = key_with(request, service, "publish")
-    event = decode(_decode, utf8(await read_body(request, service.settings.max_body)))
-    unit = as_unit(event, key, service.settings.max_data)
-    outcome = await service.appender.append(unit)
-    if outcome.replayed:
-        entries = await _originals(service, outcome.first, outcome.entries)
-        headers = {"Idempotent-Replayed": "true"}
-    else:
-        entries = [(outcome.first + n, draft.address) for n, draft in enumerate(unit.drafts)]
-        headers = {}
-    event_id = event.id if event.id is not None else str(outcome.first)
-    body = {"events": [{"position": p, "to": to, "id": event_id} for p, to in entries]}
-    return Response(_encode(body), 202, headers, "application/json")
-
-
-async def _originals(service: Service, first: int, count: int) -> Sequence[tuple[int, str]]:
-    async with service.database.connection() as connection:
-        return await store.positions(connection, first, count)
-
-
-def as_unit(event: EventIn, key: ApiKey, max_data: int) -> Unit:
-    """Check an event and the key's right to send it; return what is to be appended."""
-    addresses = _addresses(event.to)
-    for index, address in enumerate(addresses):
-        check_address(address, "#/to" if isinstance(event.to, str) else f"#/to/{index}")
-        key.may_publish(address)
-    check_text(event.type, 128, "#/type")
-    if event.id is not None:
-        check_text(event.id, 255, "#/id")
-    if len(event.exclude) > MAX_EXCLUDED:
-        raise Invalid(f"at most {MAX_EXCLUDED} users", "#/exclude")
-    exclude = tuple(check_user(u, f"#/exclude/{n}") for n, u in enumerate(event.exclude))
-    data = check_data(event.data, max_data, "#/data")
-    drafts = [
-        Draft(address, event.type, data, lead=lead, id=event.id, exclude=exclude)
-        for lead, address in enumerate(addresses)
-    ]
-    event_key = None if event.id is None else f"id:{event.id}"
-    unit = Unit(drafts, producer=f"key:{key.id}", key=event_key)
-    if unit.size > MAX_UNIT_BYTES:
-        raise TooLarge("data and exclude, once for each address, are more than 8 MiB", "#/to")
-    return unit
-
-
-def _addresses(to: str | list[str]) -> list[str]:
-    if isinstance(to, str):
-        return [to]
-    if not 1 <= len(to) <= MAX_ADDRESSES:
-        raise Invalid(f"1 to {MAX_ADDRESSES} addresses", "#/to")
-    return list(dict.fromkeys(to))
+    body = await read_body(request, service.settings.max_body)
+    units = READERS[request.scope["path"]](body, key, service.settings.max_data)
+    outcomes = await service.appender.submit(units)
+    if any(outcome.replayed for outcome in outcomes):
+        told = await answer_with_originals(service.database, units, outcomes)
+        return Response(told, 202, {"Idempotent-Replayed": "true"}, "application/json")
+    return Response(answer(units, outcomes), 202, media_type="application/json")
 
 
 class PlainRoute(Route):
@@ -101,26 +42,12 @@ class PlainRoute(Route):
         return match, child
 
 
-ROUTES: Final = (PlainRoute("/v1/events", publish, methods=["POST"]),)
+ROUTES: Final = tuple(PlainRoute(path, publish, methods=["POST"]) for path in READERS)
 
 
 def describe(schema: dict[str, Any]) -> None:
     """Add the plain routes to the OpenAPI description."""
     address = {"type": "string", "examples": ["user:alice", "room:orders", "everyone"]}
-    accepted = {
-        "description": "Committed: the event stands in the log at these positions",
-        "content": {"application/json": {"schema": {
-            "type": "object",
-            "required": ["events"],
-            "properties": {"events": {"type": "array", "items": {
-                "type": "object",
-                "required": ["position", "to", "id"],
-                "properties": {
-                    "position": {"type": "integer"}, "to": address, "id": {"type": "string"},
-                },
-            }}},
-        }}},
-    }  # fmt: skip
     event = {
         "type": "object",
         "required": ["to", "type"],
@@ -137,12 +64,50 @@ def describe(schema: dict[str, Any]) -> None:
             "exclude": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_EXCLUDED},
         },
     }  # fmt: skip
-    schema["paths"]["/v1/events"] = {"post": {
-        "operationId": "publishEvent",
+    batch = {
+        "type": "object",
+        "required": ["events"],
+        "additionalProperties": False,
+        "properties": {"events": {
+            "type": "array", "items": {"$ref": "#/components/schemas/Event"},
+            "minItems": 1, "maxItems": MAX_EVENTS,
+        }},
+    }  # fmt: skip
+    placed = {
+        "type": "object",
+        "required": ["position", "to", "id"],
+        "properties": {"position": {"type": "integer"}, "to": address, "id": {"type": "string"}},
+    }
+    accepted = {
+        "type": "object",
+        "required": ["events"],
+        "properties": {"events": {"type": "array", "items": placed}},
+    }
+    schemas = schema["components"].setdefault("schemas", {})
+    schemas |= {"Event": event, "EventBatch": batch, "Accepted": accepted}
+    schema["paths"]["/v1/events"] = _described("publishEvent", "Publish an event", "Event")
+    schema["paths"]["/v1/events/batch"] = _described(
+        "publishEvents", "Publish events, all of them or none", "EventBatch"
+    )
+
+
+def _described(operation: str, summary: str, body: str) -> dict[str, Any]:
+    def json_of(name: str) -> dict[str, Any]:
+        return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+    problem = {"$ref": "#/components/responses/Problem"}
+    return {"post": {
+        "operationId": operation,
         "tags": ["events"],
-        "summary": "Publish an event",
+        "summary": summary,
         "security": [{"HTTPBearer": []}],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": event}}},
-        "responses": {"202": accepted, "4XX": {"$ref": "#/components/responses/Problem"},
-                      "503": {"$ref": "#/components/responses/Problem"}},
+        "requestBody": {"required": True, "content": json_of(body)},
+        "responses": {
+            "202": {
+                "description": "Committed: everything stands in the log at these positions",
+                "content": json_of("Accepted"),
+            },
+            "4XX": problem,
+            "503": problem,
+        },
     }}  # fmt: skip

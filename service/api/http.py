@@ -5,7 +5,8 @@ from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MAX_HEAD: Final = 64 * 1024
+from service.domain.request import MAX_HEAD
+
 HEAD_TIMEOUT: Final = 10.0
 
 

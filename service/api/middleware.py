@@ -1,22 +1,19 @@
 """Around every request: its id, and a count of how it ended."""
 
 import logging
-import re
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 
 from service.domain.errors import TidingsError
 from service.domain.problems import CONTENT_TYPE, problem_body
+from service.domain.request import request_id
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("tidings.api")
-
-_SOUND_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class RequestId:
@@ -30,9 +27,8 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _SOUND_ID.fullmatch(given) else uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        own_id = request_id(Headers(scope=scope).get("x-request-id", ""))
+        scope.setdefault("state", {})["request_id"] = own_id
 
         started = False
 
@@ -40,17 +36,17 @@ class RequestId:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                MutableHeaders(scope=message)["X-Request-Id"] = own_id
                 _count(scope, message["status"])
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:
-            log.exception("a request failed", extra={"path": scope["path"], "request_id": request_id})
+            log.exception("a request failed", extra={"path": scope["path"], "request_id": own_id})
             if started:
                 raise
-            body = problem_body(TidingsError("internal error"), request_id)
+            body = problem_body(TidingsError("internal error"), own_id)
             await Response(body, 500, media_type=CONTENT_TYPE)(scope, receive, send_with_id)
 
 

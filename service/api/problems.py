@@ -8,27 +8,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from service.domain.errors import (
-    Invalid,
-    Malformed,
-    NotFound,
-    RateLimited,
-    TidingsError,
-    Unauthorized,
-    Unavailable,
-)  # fmt: skip
-from service.domain.problems import CONTENT_TYPE, problem_body, status_of
+from service.domain.errors import Invalid, Malformed, NotFound, TidingsError
+from service.domain.problems import CONTENT_TYPE, problem_body, problem_headers, status_of
 
 
 def problem(
     request: Request, error: TidingsError, status: int | None = None, extra: Mapping[str, str] | None = None
 ) -> Response:
     """Return the response that tells of an error."""
-    headers = dict(extra or {})
-    if isinstance(error, Unavailable | RateLimited) and error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    if isinstance(error, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
+    headers = {**problem_headers(error), **(extra or {})}
     body = problem_body(error, getattr(request.state, "request_id", None), status)
     return Response(body, status or status_of(error), headers, media_type=CONTENT_TYPE)
 

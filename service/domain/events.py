@@ -77,7 +77,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """What one request appends: all of it or nothing.
+    """What is appended as a whole or not at all.
 
     ``key`` is accepted once for each ``producer``; a unit without one is always appended.
     """
@@ -89,7 +89,7 @@ class Unit(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Return the bytes that it takes after its addresses are expanded."""
-        return sum(len(d.data) + sum(map(len, d.exclude)) for d in self.drafts)
+        return sum([len(d.data) + sum(map(len, d.exclude)) for d in self.drafts])
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -40,6 +40,15 @@ def status_of(error: TidingsError) -> int:
     return next((status for kind, status, _ in _TABLE if isinstance(error, kind)), 500)
 
 
+def problem_headers(error: TidingsError) -> dict[str, str]:
+    """Return the headers that go with a problem (RFC 9110 §10.2.3, §11.6.1)."""
+    if isinstance(error, Unavailable | RateLimited) and error.retry_after is not None:
+        return {"retry-after": str(max(1, round(error.retry_after)))}
+    if isinstance(error, Unauthorized):
+        return {"www-authenticate": "Bearer"}
+    return {}
+
+
 def problem_body(error: TidingsError, request_id: str | None = None, status: int | None = None) -> bytes:
     """Return the problem as JSON: ``type title status code detail`` and, where known, ``errors``."""
     title = next((title for kind, _, title in _TABLE if isinstance(error, kind)), "Internal error")

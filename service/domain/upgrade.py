@@ -3,12 +3,12 @@
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-Headers = Sequence[tuple[bytes, bytes]]
+from service.domain.request import Headers
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # what decodes to 16 bytes (§4.2.1)

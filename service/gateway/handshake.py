@@ -28,7 +28,8 @@ from service.domain.errors import (
     Unavailable,
 )  # fmt: skip
 from service.domain.frames import frame
-from service.domain.problems import problem_body, status_of
+from service.domain.problems import problem_body, problem_headers, status_of
+from service.domain.request import Headers, Request, read_request
 from service.domain.upgrade import BadHandshake, Upgrade, accept_key, check_upgrade, switching_protocols
 from service.domain.websocket import close_frame, text_frame
 from service.gateway.connection import CLOSE_TIMEOUT
@@ -42,7 +43,6 @@ MAX_EARLY: Final = 64 * 1024
 UNSENT_IN_KERNEL: Final = 32 * 1024
 """Bytes that may lie unsent in the kernel for one socket: more would hide how slow its peer is."""
 
-Headers = list[tuple[bytes, bytes]]
 _CLOSE_CODES: Final[dict[type[TidingsError], int]] = {
     Unauthorized: 4001, Forbidden: 4003, RateLimited: 4029, Invalid: 1008, NotFound: 1008, Unavailable: 1012,
 }  # fmt: skip
@@ -101,13 +101,14 @@ class Handshake(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def _run(self, request: bytes) -> None:
-        method, target, headers = _read_request(request)
-        path, _, query = target.partition("?")
+    async def _run(self, head: bytes) -> None:
         upgrade: Upgrade | None = None
         try:
-            upgrade = check_upgrade(method, headers)
-            await self._open(upgrade, path, dict(parse_qsl(query, keep_blank_values=True)), headers)
+            request = self._read(head)
+            path, _, query = request.target.partition("?")
+            upgrade = check_upgrade(request.method, request.headers)
+            asked = dict(parse_qsl(query, keep_blank_values=True))
+            await self._open(upgrade, path, asked, request.headers)
         except BadHandshake as error:
             self._answer(error.status, error.message, error.headers)
         except TidingsError as error:
@@ -117,6 +118,13 @@ class Handshake(asyncio.Protocol):
         except Exception:
             log.exception("the handshake failed")
             self._answer(500, "internal error")
+
+    def _read(self, head: bytes) -> Request:
+        request = read_request(head)
+        if request is None:
+            raise BadHandshake(400, "the head of the request cannot be read")
+        self._early = head[request.size :] + self._early
+        return request
 
     async def _open(self, upgrade: Upgrade, path: str, query: dict[str, str], headers: Headers) -> None:
         if path != PATH:
@@ -164,10 +172,7 @@ class Handshake(asyncio.Protocol):
         if upgrade is None or SUBPROTOCOL not in upgrade.subprotocols:
             request_id = uuid4().hex
             extra = [(b"x-request-id", request_id.encode())]
-            if isinstance(error, Unauthorized):
-                extra.append((b"www-authenticate", b"Bearer"))
-            if isinstance(error, Unavailable | RateLimited) and error.retry_after:
-                extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+            extra += [(name.encode(), value.encode()) for name, value in problem_headers(error).items()]
             self._answer(status_of(error), "", extra, problem_body(error, request_id))
         elif self._transport is not None:
             self._accept(self._transport, upgrade)
@@ -192,12 +197,9 @@ class Handshake(asyncio.Protocol):
         self._transport.close()
 
 
-def _read_request(request: bytes) -> tuple[str, str, Headers]:
-    """Split the request that uvicorn has parsed and put together again."""
-    first, *lines = request.partition(b"\r\n\r\n")[0].split(b"\r\n")
-    method, target, _ = first.split(b" ", 2)
-    headers = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines)]
-    return method.decode("ascii"), target.decode("ascii"), headers
+def is_upgrade(request: Request) -> bool:
+    """Tell whether a request is for the socket, as far as its first line says."""
+    return request.method == "GET" and request.target.partition("?")[0] == PATH
 
 
 def _read_query(query: dict[str, str]) -> Asked:

@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from time import perf_counter
 from typing import Final
 from uuid import uuid4
@@ -28,10 +29,11 @@ RETRY_PAUSE: Final = 0.2
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    unit: Unit
+    units: Sequence[Unit]
+    entries: int
     size: int
     deadline: float
-    outcome: asyncio.Future[Outcome]
+    outcomes: asyncio.Future[list[Outcome]]
 
 
 class Appender:
@@ -51,6 +53,7 @@ class Appender:
         self._seen = seen
         self._timeout = timeout
         self._window = window
+        self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._entries = 0
         self._bytes = 0
@@ -59,23 +62,31 @@ class Appender:
         self._idle.set()
 
     async def append(self, unit: Unit) -> Outcome:
-        """Append a unit; returns once it is committed.
+        """Append one unit; see ``submit``."""
+        [outcome] = await self.submit([unit])
+        return outcome
 
-        Raises Invalid where the database refuses a value, Unavailable where nothing was done, and
-        OutcomeUnknown where that could not be found out in time. A caller that stops waiting does
-        not take its unit back.
+    def submit(self, units: Sequence[Unit]) -> "asyncio.Future[list[Outcome]]":
+        """Append units in one group, all of them or none; the future is done once they are committed.
+
+        Two of them cannot have the same key. The future raises Invalid where the database refuses a
+        value, Unavailable where nothing was done, and OutcomeUnknown where that could not be found
+        out in time. Who stops waiting does not take anything back. Raises Unavailable at once where
+        too much is waiting.
         """
-        if self._entries + len(unit.drafts) > MAX_WAITING_ENTRIES or self._bytes > MAX_WAITING_BYTES:
-            self._metrics.append_outcomes.labels("unavailable").inc()
+        entries = sum([len(unit.drafts) for unit in units])
+        if self._entries + entries > MAX_WAITING_ENTRIES or self._bytes > MAX_WAITING_BYTES:
+            self._metrics.append_outcomes.labels("unavailable").inc(len(units))
             raise Unavailable("too much is waiting to be committed")
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(unit, unit.size, loop.time() + self._timeout, loop.create_future())
+        size = sum([unit.size for unit in units])
+        deadline = self._loop.time() + self._timeout
+        waiting = _Waiting(units, entries, size, deadline, self._loop.create_future())
         self._waiting.append(waiting)
-        self._entries += len(unit.drafts)
-        self._bytes += waiting.size
+        self._entries += entries
+        self._bytes += size
         self._idle.clear()
         self._arrived.set()
-        return await waiting.outcome
+        return waiting.outcomes
 
     async def run(self) -> None:
         """Commit one group after the other until cancelled; what waits then is refused."""
@@ -100,7 +111,7 @@ class Appender:
 
     def _take(self) -> _Waiting:
         waiting = self._waiting.popleft()
-        self._entries -= len(waiting.unit.drafts)
+        self._entries -= waiting.entries
         self._bytes -= waiting.size
         return waiting
 
@@ -111,24 +122,24 @@ class Appender:
         keys: set[tuple[str | None, str]] = set()
         while self._waiting:
             head = self._waiting[0]
-            entries += len(head.unit.drafts)
+            entries += head.entries
             size += head.size
             if group and (entries > MAX_UNIT_ENTRIES or size > MAX_UNIT_BYTES):
                 break
-            if head.unit.key is not None:
-                key = (head.unit.producer, head.unit.key)
-                if key in keys:
-                    break
-                keys.add(key)
+            new = [(unit.producer, unit.key) for unit in head.units if unit.key is not None]
+            if not keys.isdisjoint(new):
+                break
+            keys.update(new)
             group.append(self._take())
         return group
 
     async def _commit(self, link: Held, group: list[_Waiting]) -> None:
         """Commit a group, or answer each of its units with why not."""
-        self._metrics.append_entries.observe(sum(len(w.unit.drafts) for w in group))
+        self._metrics.append_entries.observe(sum([waiting.entries for waiting in group]))
         begun = perf_counter()
+        units = [unit for waiting in group for unit in waiting.units]
         try:
-            appended, outcomes = await self._attempt(link, [w.unit for w in group], group[0].deadline)
+            appended, outcomes = await self._attempt(link, units, group[0].deadline)
         except Invalid as error:
             await self._split(link, group, error)
         except TidingsError as error:
@@ -140,8 +151,9 @@ class Appender:
             raise
         else:
             self._metrics.append_seconds.observe(perf_counter() - begun)
-            for waiting, outcome in zip(group, outcomes, strict=True):
-                self._settle(waiting, outcome)
+            left = iter(outcomes)
+            for waiting in group:
+                self._settle(waiting, list(islice(left, len(waiting.units))))
             if appended is not None:
                 self._committed(appended)
 
@@ -154,17 +166,23 @@ class Appender:
         await self._commit(link, group[:middle])
         await self._commit(link, group[middle:])
 
-    def _settle(self, waiting: _Waiting, outcome: Outcome | TidingsError) -> None:
-        kind = outcome.code if isinstance(outcome, TidingsError) else "appended"
-        if isinstance(outcome, Outcome) and outcome.replayed:
-            kind = "replayed"
-        self._metrics.append_outcomes.labels(kind).inc()
-        if waiting.outcome.done():
-            return
-        if isinstance(outcome, TidingsError):
-            waiting.outcome.set_exception(outcome)
+    def _settle(self, waiting: _Waiting, outcomes: list[Outcome] | TidingsError) -> None:
+        if isinstance(outcomes, TidingsError):
+            self._count(outcomes.code, len(waiting.units))
         else:
-            waiting.outcome.set_result(outcome)
+            replayed = sum([outcome.replayed for outcome in outcomes])
+            self._count("replayed", replayed)
+            self._count("appended", len(outcomes) - replayed)
+        if waiting.outcomes.done():
+            return
+        if isinstance(outcomes, TidingsError):
+            waiting.outcomes.set_exception(outcomes)
+        else:
+            waiting.outcomes.set_result(outcomes)
+
+    def _count(self, outcome: str, units: int) -> None:
+        if units:
+            self._metrics.append_outcomes.labels(outcome).inc(units)
 
     async def _attempt(
         self, link: Held, units: Sequence[Unit], deadline: float
@@ -175,7 +193,6 @@ class Appender:
         instead of being appended twice.
         """
         batch, seen, sent = uuid4(), self._seen(), False
-        loop = asyncio.get_running_loop()
         while True:
             retry = sent
             try:
@@ -193,7 +210,7 @@ class Appender:
             except TimeoutError:
                 cause = Unavailable("the database did not answer in time")
                 link.discard()
-            if loop.time() + RETRY_PAUSE >= deadline:
+            if self._loop.time() + RETRY_PAUSE >= deadline:
                 raise self._given_up(sent) from cause
             await asyncio.sleep(RETRY_PAUSE)
 

@@ -1,0 +1,46 @@
+"""The head of an HTTP/1.1 request in its plain form (RFC 9112 §3, §5), read in one go. Pure code.
+
+Plain is what nearly every client sends: a whole head, one line for each field, nothing folded, no
+white space before a colon. Whatever else may be right or wrong: it is for a general server to say.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from uuid import uuid4
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+MAX_HEAD: Final = 64 * 1024
+"""Bytes."""
+
+# Possessive, so that no input makes it try twice.
+_HEAD = re.compile(
+    rb"([A-Z]++) ([!-~]++) HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t -~\x80-\xff]*+\r\n)*+)\r\n"
+)
+_SOUND_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Request(NamedTuple):
+    """A request's head; names of headers are in lower case. ``size`` is the head's own, in bytes."""
+
+    method: str
+    target: str
+    headers: Headers
+    size: int
+
+
+def read_request(data: bytes) -> Request | None:
+    """Return the head that ``data`` begins with, or None if it is not there whole and plain."""
+    found = _HEAD.match(data)
+    if found is None or found.end() > MAX_HEAD:
+        return None
+    method, target, fields = found.groups()
+    pairs = (line.partition(b":") for line in fields.split(b"\r\n")[:-1])
+    headers = [(name.lower(), value.strip(b" \t")) for name, _, value in pairs]
+    return Request(method.decode(), target.decode(), headers, found.end())
+
+
+def request_id(given: str) -> str:
+    """Return the id that a caller gave its request, if it is a sound one, else a new one."""
+    return given if _SOUND_ID.fullmatch(given) else uuid4().hex

@@ -1,0 +1,72 @@
+"""Who comes in by which way: uvicorn's protocol class, and the first thing that a client meets.
+
+Sockets and events are let in by short ways of their own, for they are nearly all that ever comes.
+Whatever else comes, or comes in an unusual form, uvicorn's own protocol gets byte for byte; it finds
+the same answers, by FastAPI's routes and the same handshake.
+"""
+
+import asyncio
+from functools import partial
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from service.api.http import HEAD_TIMEOUT, Http
+from service.api.intake import Intake, is_ours
+from service.domain.request import read_request
+from service.gateway.handshake import Handshake, is_upgrade
+
+
+class Door(asyncio.Protocol):
+    """Waits for the first bytes and hands the socket on."""
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:  # fmt: skip
+        self._config = config
+        self._state = server_state
+        self._parts = app_state
+        self._transport = cast("asyncio.Transport", None)
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait, but not for ever."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._state.connections.add(cast("Any", self))
+        self._late = asyncio.get_running_loop().call_later(HEAD_TIMEOUT, self._transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Let in by the way that fits."""
+        self._leave()
+        request = read_request(data)
+        general = partial(Http, self._config, self._state, self._parts)
+        way: asyncio.Protocol
+        if request is not None and is_upgrade(request):
+            way = Handshake(self._config, self._state, self._parts)
+        elif request is not None and is_ours(request):
+            way = Intake(self._parts["service"], self._state, general, self._config.timeout_keep_alive)
+        else:
+            way = general()
+        way.connection_made(self._transport)
+        self._transport.set_protocol(way)
+        way.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody came in."""
+        self._leave()
+
+    def eof_received(self) -> bool:
+        """Close."""
+        return False
+
+    def shutdown(self) -> None:
+        """Close: uvicorn stops."""
+        self._transport.close()
+
+    def _leave(self) -> None:
+        self._state.connections.discard(cast("Any", self))
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
