@@ -13,8 +13,8 @@ import msgspec
 
 from service.auth.keys import ApiKey
 from service.domain.addresses import check_address, check_text, check_user
-from service.domain.errors import Invalid, TooLarge
-from service.domain.events import MAX_UNIT_BYTES, MAX_UNIT_ENTRIES, Draft, Outcome, Unit
+from service.domain.errors import Invalid
+from service.domain.events import Draft, Outcome, Unit
 from service.domain.payload import check_data, decode, utf8
 from service.store import log as store
 from service.store.database import Database
@@ -64,7 +64,7 @@ Read = Callable[[bytes, ApiKey, int], list[Unit]]
 
 def read_event(body: bytes, key: ApiKey, max_data: int) -> list[Unit]:
     """Return what ``POST /v1/events`` asks to append."""
-    return _checked([_unit(decode(_decode_event, utf8(body)), key, max_data)])
+    return [_unit(decode(_decode_event, utf8(body)), key, max_data)]
 
 
 def read_batch(body: bytes, key: ApiKey, max_data: int) -> list[Unit]:
@@ -76,7 +76,7 @@ def read_batch(body: bytes, key: ApiKey, max_data: int) -> list[Unit]:
     ids = [event.id for event in events if event.id is not None]
     if len(set(ids)) < len(ids):
         raise Invalid("an id stands in the batch twice", "#/events")
-    return _checked(list(_joined(units)))
+    return list(_joined(units))
 
 
 READERS: Final[dict[str, Read]] = {"/v1/events": read_event, "/v1/events/batch": read_batch}
@@ -124,14 +124,6 @@ def _joined(units: Sequence[Unit]) -> Iterator[Unit]:
             yield Unit(drafts, units[0].producer)
         else:
             yield from run
-
-
-def _checked(units: list[Unit]) -> list[Unit]:
-    if sum(len(unit.drafts) for unit in units) > MAX_UNIT_ENTRIES:
-        raise TooLarge(f"more than {MAX_UNIT_ENTRIES} entries, one for each address of each event")
-    if sum(unit.size for unit in units) > MAX_UNIT_BYTES:
-        raise TooLarge("data and exclude, once for each address, are more than 8 MiB", "#/to")
-    return units
 
 
 def answer(units: Sequence[Unit], outcomes: Sequence[Outcome]) -> bytes:

@@ -127,28 +127,26 @@ class Intake(asyncio.Protocol):
         """Take the next request, as far as it is there."""
         if self._post is None:
             request = read_request(self._data)
-            length = None if request is None else self._length_of(request)
-            if request is None or length is None:
+            headers = {} if request is None else dict(request.headers)
+            if request is None or not self._is_plain(request, headers):
                 self._go_general()
                 return
-            self._begin(request, length)
+            self._begin(request, headers)
         if self._post is not None and len(self._data) >= self._post.end:
             self._submit(self._post)
 
-    def _length_of(self, request: Request) -> int | None:
-        """Return the length of the body, or None where the request is for the routes."""
-        headers = dict(request.headers)
+    def _is_plain(self, request: Request, headers: Mapping[bytes, bytes]) -> bool:
+        """Tell whether nothing about a request needs the routes."""
         length = headers.get(b"content-length", b"")
-        if (
-            not is_ours(request)
-            or len(headers) < len(request.headers)
-            or not _ELSEWHERE.isdisjoint(headers)
-            or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive"
-            or not (length.isdigit() and len(length) < 16)
-            or int(length) > self._service.settings.max_body
-        ):
-            return None
-        return int(length)
+        return (
+            is_ours(request)
+            and len(headers) == len(request.headers)
+            and _ELSEWHERE.isdisjoint(headers)
+            and headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
+            and length.isdigit()
+            and len(length) < 16
+            and int(length) <= self._service.settings.max_body
+        )
 
     def _go_general(self) -> None:
         self._leave()
@@ -157,9 +155,8 @@ class Intake(asyncio.Protocol):
         self._transport.set_protocol(protocol)
         protocol.data_received(self._data)
 
-    def _begin(self, request: Request, length: int) -> None:
+    def _begin(self, request: Request, headers: Mapping[bytes, bytes]) -> None:
         """Ask for the key before the body is waited for."""
-        headers = dict(request.headers)
         own_id = request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
         scheme, _, presented = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         path = request.target
@@ -172,7 +169,7 @@ class Intake(asyncio.Protocol):
             self._leaving = True  # its body is not read
             self._refuse(path, own_id, error)
         else:
-            end = request.size + length
+            end = request.size + int(headers[b"content-length"])
             self._post = _Post(path, key, READERS[path], request.size, end, own_id)
 
     def _submit(self, post: _Post) -> None:

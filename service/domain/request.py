@@ -6,8 +6,8 @@ white space before a colon. Whatever else may be right or wrong: it is for a gen
 
 import re
 from collections.abc import Sequence
+from random import getrandbits
 from typing import Final, NamedTuple
-from uuid import uuid4
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -43,4 +43,6 @@ def read_request(data: bytes) -> Request | None:
 
 def request_id(given: str) -> str:
     """Return the id that a caller gave its request, if it is a sound one, else a new one."""
-    return given if _SOUND_ID.fullmatch(given) else uuid4().hex
+    if given and _SOUND_ID.fullmatch(given):
+        return given
+    return f"{getrandbits(128):032x}"  # no secret; a tenth of what a UUID costs

@@ -110,6 +110,8 @@ class Metrics:
             ["method", "route", "status"],
             registry=registry,
         )
+        self._ended: dict[tuple[str, str, int], Counter] = {}
+        """What ``labels`` returned: to look it up there again costs five times as much."""
         self.partition_room_positions = Gauge(
             "tidings_partition_room_positions",
             "Positions for which there is a partition",
@@ -122,8 +124,11 @@ class Metrics:
 
         A method or path that a client made up does not become a label.
         """
-        method = method if method in _METHODS else "other"
-        self.http_requests.labels(method, route or "unmatched", str(status)).inc()
+        ended = (method if method in _METHODS else "other", route or "unmatched", status)
+        counter = self._ended.get(ended)
+        if counter is None:
+            counter = self._ended[ended] = self.http_requests.labels(*map(str, ended))
+        counter.inc()
 
     def render(self) -> tuple[bytes, str]:
         """Return everything in Prometheus' text format, and its content type."""

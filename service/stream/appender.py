@@ -7,14 +7,14 @@ shares each commit among as many requests as came meanwhile.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from time import perf_counter
 from typing import Final
 from uuid import uuid4
 
-from service.domain.errors import Invalid, OutcomeUnknown, TidingsError, Unavailable
+from service.domain.errors import Invalid, OutcomeUnknown, TidingsError, TooLarge, Unavailable
 from service.domain.events import MAX_UNIT_BYTES, MAX_UNIT_ENTRIES, Group, Outcome, Unit
 from service.observe.metrics import Metrics
 from service.store import log as store
@@ -71,14 +71,18 @@ class Appender:
 
         Two of them cannot have the same key. The future raises Invalid where the database refuses a
         value, Unavailable where nothing was done, and OutcomeUnknown where that could not be found
-        out in time. Who stops waiting does not take anything back. Raises Unavailable at once where
-        too much is waiting.
+        out in time. Who stops waiting does not take anything back. Raises TooLarge at once where it
+        is too much for one group, and Unavailable where too much is waiting.
         """
         entries = sum([len(unit.drafts) for unit in units])
+        size = sum([unit.size for unit in units])
+        if entries > MAX_UNIT_ENTRIES:
+            raise TooLarge(f"more than {MAX_UNIT_ENTRIES} entries, one for each address of each event")
+        if size > MAX_UNIT_BYTES:
+            raise TooLarge("data and exclude, once for each address, are more than 8 MiB", "#/to")
         if self._entries + entries > MAX_WAITING_ENTRIES or self._bytes > MAX_WAITING_BYTES:
             self._metrics.append_outcomes.labels("unavailable").inc(len(units))
             raise Unavailable("too much is waiting to be committed")
-        size = sum([unit.size for unit in units])
         deadline = self._loop.time() + self._timeout
         waiting = _Waiting(units, entries, size, deadline, self._loop.create_future())
         self._waiting.append(waiting)
@@ -95,7 +99,7 @@ class Appender:
                 await self._run(link)
         finally:
             while self._waiting:
-                self._settle(self._take(), Unavailable("the service is shutting down"))
+                self._settle([self._take()], Unavailable("the service is shutting down"))
 
     async def _run(self, link: Held) -> None:
         while True:
@@ -143,46 +147,46 @@ class Appender:
         except Invalid as error:
             await self._split(link, group, error)
         except TidingsError as error:
-            for waiting in group:
-                self._settle(waiting, error)
+            self._settle(group, error)
         except BaseException:
-            for waiting in group:
-                self._settle(waiting, OutcomeUnknown("the service is shutting down"))
+            self._settle(group, OutcomeUnknown("the service is shutting down"))
             raise
         else:
             self._metrics.append_seconds.observe(perf_counter() - begun)
-            left = iter(outcomes)
-            for waiting in group:
-                self._settle(waiting, list(islice(left, len(waiting.units))))
+            self._settle(group, outcomes)
             if appended is not None:
                 self._committed(appended)
 
     async def _split(self, link: Held, group: list[_Waiting], error: Invalid) -> None:
         """Halve a group that holds a value the database refuses, until only the culprit errs."""
         if len(group) == 1:
-            self._settle(group[0], error)
+            self._settle(group, error)
             return
         middle = len(group) // 2
         await self._commit(link, group[:middle])
         await self._commit(link, group[middle:])
 
-    def _settle(self, waiting: _Waiting, outcomes: list[Outcome] | TidingsError) -> None:
+    def _settle(self, group: Iterable[_Waiting], outcomes: Sequence[Outcome] | TidingsError) -> None:
+        """Answer whoever waits for a group: each with its own outcomes, or all with what went wrong."""
+        self._count(group, outcomes)
+        left = iter(() if isinstance(outcomes, TidingsError) else outcomes)
+        for waiting in group:
+            own = list(islice(left, len(waiting.units)))
+            if waiting.outcomes.done():  # it has stopped waiting
+                continue
+            if isinstance(outcomes, TidingsError):
+                waiting.outcomes.set_exception(outcomes)
+            else:
+                waiting.outcomes.set_result(own)
+
+    def _count(self, group: Iterable[_Waiting], outcomes: Sequence[Outcome] | TidingsError) -> None:
         if isinstance(outcomes, TidingsError):
-            self._count(outcomes.code, len(waiting.units))
+            units = sum([len(waiting.units) for waiting in group])
+            self._metrics.append_outcomes.labels(outcomes.code).inc(units)
         else:
             replayed = sum([outcome.replayed for outcome in outcomes])
-            self._count("replayed", replayed)
-            self._count("appended", len(outcomes) - replayed)
-        if waiting.outcomes.done():
-            return
-        if isinstance(outcomes, TidingsError):
-            waiting.outcomes.set_exception(outcomes)
-        else:
-            waiting.outcomes.set_result(outcomes)
-
-    def _count(self, outcome: str, units: int) -> None:
-        if units:
-            self._metrics.append_outcomes.labels(outcome).inc(units)
+            self._metrics.append_outcomes.labels("replayed").inc(replayed)
+            self._metrics.append_outcomes.labels("appended").inc(len(outcomes) - replayed)
 
     async def _attempt(
         self, link: Held, units: Sequence[Unit], deadline: float

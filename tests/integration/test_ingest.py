@@ -242,3 +242,15 @@ async def test_what_waits_to_be_committed_is_bounded(server: Server, monkeypatch
     assert len(refused) == 20
     assert all(type(r) is Unavailable for r in refused)
     assert await server.publish("user:a") > 0
+
+
+async def test_who_stops_waiting_takes_nothing_from_the_others(
+    server: Server, db: asyncpg.Connection
+) -> None:
+    units = [[Unit([Draft(f"user:{n}", "t", "1")])] for n in range(3)]
+    futures = [server.service.appender.submit(each) for each in units]
+    futures[0].cancel()
+    outcomes = [(await future)[0] for future in futures[1:]]
+    rows = await db.fetch("select position, address from tidings.events where type = 't' order by position")
+    assert [row["address"] for row in rows] == ["user:0", "user:1", "user:2"]
+    assert [outcome.first for outcome in outcomes] == [row["position"] for row in rows[1:]]
