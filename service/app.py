@@ -35,6 +35,7 @@ from service.stream.cursors import Cursors
 from service.stream.duties import Duties
 from service.stream.follower import Follower
 from service.stream.hub import Hub
+from service.stream.sessions import Sessions
 
 log = logging.getLogger("tidings.app")
 
@@ -125,17 +126,18 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
             database, metrics, committed=follower.offer, seen=lambda: follower.seen,
             timeout=settings.append_timeout, window=settings.id_window,
         )  # fmt: skip
+        sessions = Sessions(database, settings.max_devices_per_user)
         verifier = verifier_from(settings)
         stack.push_async_callback(verifier.aclose)
         gateway = Gateway(
-            settings, database, verifier, revocations, follower, appender, cursors, metrics,
+            settings, database, verifier, revocations, follower, appender, sessions, cursors, metrics,
             identity=start.identity,
         )  # fmt: skip
         stack.push_async_callback(gateway.close)
         instance = uuid4().hex
         duties = Duties(settings, instance, database, control, follower, cursors, metrics)
         await _run_all(
-            stack, follower.run(), appender.run(), cursors.run(), duties.run(),
+            stack, follower.run(), appender.run(), sessions.run(), cursors.run(), duties.run(),
             gateway.pulse.beat(), gateway.pulse.ask(),
         )  # fmt: skip
         service = Service(

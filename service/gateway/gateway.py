@@ -26,11 +26,11 @@ from service.gateway.pulse import Pulse
 from service.observe.metrics import Metrics
 from service.settings import Settings
 from service.store import log as store
-from service.store import sessions
 from service.store.database import Database
 from service.stream.appender import Appender
 from service.stream.cursors import Cursors
 from service.stream.follower import Follower
+from service.stream.sessions import Sessions
 
 log = logging.getLogger("tidings.gateway")
 
@@ -59,8 +59,8 @@ class Gateway:
 
     def __init__(
         self, settings: Settings, database: Database, verifier: TokenVerifier,
-        revocations: Revocations, follower: Follower, appender: Appender, cursors: Cursors,
-        metrics: Metrics, *, identity: str,
+        revocations: Revocations, follower: Follower, appender: Appender, sessions: Sessions,
+        cursors: Cursors, metrics: Metrics, *, identity: str,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.database = database
@@ -68,6 +68,7 @@ class Gateway:
         self.revocations = revocations
         self.follower = follower
         self.hub = follower.hub
+        self.sessions = sessions
         self.cursors = cursors
         self.metrics = metrics
         self.identity = identity
@@ -80,8 +81,7 @@ class Gateway:
         self.leaving = False
         self.draining = False
         self._tasks: set[asyncio.Task[None]] = set()
-        # Neither a storm of handshakes nor of backlogs may have all the pool.
-        self._admitting = asyncio.Semaphore(max(1, settings.pool_size // 2))
+        # A storm of backlogs may not have all the pool.
         self._reading = asyncio.Semaphore(max(1, settings.pool_size // 4))
 
     def spawn(self, connection: Connection, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -118,9 +118,10 @@ class Gateway:
 
         It is registered before the load, so that no membership or revocation falls between.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                await self.follower.until_trusted()
+        if not self.follower.trusted:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self.follower.until_trusted()
         self.check_ready()
         if asked.presence and not claims.presence:
             raise Forbidden("the token does not grant presence")
@@ -129,10 +130,7 @@ class Gateway:
         self.count += 1
         try:
             self._check_still_welcome(connection, claims)
-            async with self._admitting, self.database.connection() as link:
-                session = await sessions.open_session(
-                    link, claims.user, asked.device, asked.after, self.settings.max_devices_per_user
-                )
+            session = await self.sessions.open(claims.user, asked.device, asked.after)
             self._check_still_welcome(connection, claims)
         except BaseException:
             self.abandon(connection)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -71,6 +71,7 @@ where address = $1 and kind = 'event' and position > $2 and position < $3
 order by position {{order}} limit $4
 """
 
+T = TypeVar("T")
 _names = msgspec.json.Decoder(tuple[str, ...]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -141,7 +142,7 @@ async def append(
     committed: it is looked for first. Returns the group as the tail takes it (None where every unit
     was a replay) and each unit's outcome.
     """
-    drafts = [(number, draft) for number, unit in enumerate(units) for draft in unit.drafts]
+    drafts = [draft for unit in units for draft in unit.drafts]
     keyed, index = [], 0
     for number, unit in enumerate(units):
         if unit.key is not None:
@@ -150,18 +151,23 @@ async def append(
     columns = [list(column) for column in zip(*keyed, strict=True)] or [[], [], [], [], []]
     row = await one(
         connection, APPEND, batch, seen, retry, timedelta(seconds=window),
-        [number for number, _ in drafts],
-        ["event"] * len(drafts),
-        [d.address for _, d in drafts],
-        [d.type for _, d in drafts],
-        [d.data for _, d in drafts],
-        [d.lead for _, d in drafts],
-        [d.id for _, d in drafts],
-        [d.sender for _, d in drafts],
-        [_encode(d.exclude).decode() if d.exclude else None for _, d in drafts],
+        [number for number, unit in enumerate(units) for _ in unit.drafts] if keyed else [],
+        [],
+        [draft.address for draft in drafts],
+        [draft.type for draft in drafts],
+        [draft.data for draft in drafts],
+        _unless_empty([draft.lead for draft in drafts]),
+        _unless_empty([draft.id for draft in drafts]),
+        _unless_empty([draft.sender for draft in drafts]),
+        _unless_empty([_encode(d.exclude).decode() if d.exclude else None for d in drafts]),
         *columns,
     )  # fmt: skip
     return _outcome(row, units)
+
+
+def _unless_empty(column: list[T]) -> list[T]:
+    """Return what only some entries have: nothing where none has it, which costs nothing to send."""
+    return column if any(column) else []
 
 
 def _outcome(row: asyncpg.Record, units: Sequence[Unit]) -> tuple[Group | None, list[Outcome]]:

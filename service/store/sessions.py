@@ -7,9 +7,8 @@ import asyncpg
 
 from service.domain.delivery import Membership, Session, Source
 from service.domain.recent import Interval
-from service.store.database import one
 
-OPEN: Final = "select * from tidings.open_session($1, $2, $3, $4)"
+OPEN: Final = "select * from tidings.open_sessions($1, $2, $3, $4)"
 
 CHANGE: Final = "select * from tidings.change_members($1, $2, $3, $4, $5, $6)"
 
@@ -38,6 +37,14 @@ where user_id = $1 and until is null and room > $2 order by room limit $3
 """
 
 
+class Wanted(NamedTuple):
+    """A device whose session is wanted, and the position that it asks to start after, if any."""
+
+    user: str
+    device: str
+    after: int | None
+
+
 class Change(NamedTuple):
     """A membership that was changed, and where the log says so."""
 
@@ -47,28 +54,34 @@ class Change(NamedTuple):
     position: int
 
 
-async def open_session(
-    connection: asyncpg.Connection, user: str, device: str, after: int | None, max_devices: int
-) -> Session:
-    """Know the user and the device from now on, and return what is due to the device."""
-    row = await one(connection, OPEN, user, device, after, max_devices)
+async def open_sessions(
+    connection: asyncpg.Connection, wanted: Sequence[Wanted], max_devices: int
+) -> list[Session | None]:
+    """Know these users and devices from now on, and return what is due to each, from one snapshot.
+
+    A device that is one too many for its user gets None and is not known.
+    """
+    users, devices, afters = zip(*wanted, strict=True)
+    rows = await connection.fetch(OPEN, users, devices, afters, max_devices)
+    return [_session(*row) for row in rows]
+
+
+def _session(
+    head: int, floor: int, first_seen: int, cursor: int | None, rooms: Sequence[str] | None,
+    sources: Sequence[Source] | None, sinces: Sequence[int] | None, untils: Sequence[int | None] | None,
+) -> Session | None:  # fmt: skip
+    if cursor is None:
+        return None
     current: dict[str, Membership] = {}
     past: list[tuple[Interval, Source]] = []
     for room, source, since, until in zip(
-        row["rooms"], row["sources"], row["sinces"], row["untils"], strict=True
+        rooms or (), sources or (), sinces or (), untils or (), strict=True
     ):
         if until is None:
             current[room] = Membership(source, since)
         else:
             past.append((Interval(f"room:{room}", since, until), source))
-    return Session(
-        head=row["head"],
-        floor=row["floor"],
-        first_seen=row["first_seen"],
-        cursor=row["cursor"],
-        memberships=current,
-        past=tuple(past),
-    )
+    return Session(head, floor, first_seen, cursor, current, tuple(past))
 
 
 async def change_members(
@@ -87,8 +100,9 @@ async def change_members(
 
 async def move_cursors(connection: asyncpg.Connection, cursors: Mapping[tuple[str, str], int]) -> None:
     """Move devices' cursors forward; a device that is forgotten meanwhile stays so."""
-    users, devices = zip(*cursors, strict=True)
-    await connection.execute(MOVE, users, devices, list(cursors.values()))
+    # In the order of their keys, so that two instances wait for each other and never in a circle.
+    users, devices, positions = zip(*sorted((*key, at) for key, at in cursors.items()), strict=True)
+    await connection.execute(MOVE, users, devices, positions)
 
 
 async def forget_idle(connection: asyncpg.Connection, age: float) -> None:

@@ -1,0 +1,88 @@
+"""Sessions of those who connect, loaded in groups: who comes while one load is under way is in the next.
+
+So a storm of reconnects shares its round trips, and who comes alone waits for nobody.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from service.domain.delivery import Session
+from service.domain.errors import RateLimited, TidingsError, Unavailable
+from service.store import sessions as store
+from service.store.database import Database, Held, translated
+
+GROUP: Final = 256
+"""Sessions that are loaded together at the most: some 10 ms of the database's time."""
+
+
+class _Waiting(NamedTuple):
+    wanted: store.Wanted
+    session: asyncio.Future[Session]
+
+
+class Sessions:
+    """Loads sessions; what waits is bounded by the connections that the instance accepts."""
+
+    def __init__(self, database: Database, max_devices: int) -> None:
+        """``max_devices`` is for each user."""
+        self._database = database
+        self._max_devices = max_devices
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+
+    async def open(self, user: str, device: str, after: int | None) -> Session:
+        """Return a device's session; ``after`` is the position that it asks to start after, if any.
+
+        Its row and its user's are committed by then. Raises RateLimited where it is one device too
+        many, and Unavailable.
+        """
+        session: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(store.Wanted(user, device, after), session))
+        self._arrived.set()
+        return await session
+
+    async def run(self) -> None:
+        """Load one group after the other until cancelled; who waits then is refused."""
+        try:
+            async with self._database.held() as link:
+                while True:
+                    await self._arrived.wait()
+                    await self._load(link, self._next_group())
+                    if not self._waiting:
+                        self._arrived.clear()
+        finally:
+            self._refuse(self._waiting, Unavailable("the service is shutting down"))
+
+    def _next_group(self) -> list[_Waiting]:
+        group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+        return [waiting for waiting in group if not waiting.session.done()]  # some have hung up
+
+    async def _load(self, link: Held, group: list[_Waiting]) -> None:
+        if not group:
+            return
+        try:
+            connection = await link.get()
+            with translated():
+                sessions = await store.open_sessions(
+                    connection, [waiting.wanted for waiting in group], self._max_devices
+                )
+        except TidingsError as error:
+            link.discard()  # it may be what is wrong
+            self._refuse(group, error)
+        except BaseException:
+            self._refuse(group, Unavailable("the service is shutting down"))
+            raise
+        else:
+            for waiting, session in zip(group, sessions, strict=True):
+                if session is None:
+                    self._refuse([waiting], RateLimited(f"this user has {self._max_devices} devices already"))
+                elif not waiting.session.done():
+                    waiting.session.set_result(session)
+
+    @staticmethod
+    def _refuse(group: Iterable[_Waiting], error: TidingsError) -> None:
+        for waiting in group:
+            if not waiting.session.done():
+                waiting.session.set_exception(error)
