@@ -41,17 +41,23 @@ class Door(asyncio.Protocol):
         """Let in by the way that fits."""
         self._leave()
         request = read_request(data)
-        general = partial(Http, self._config, self._state, self._parts)
-        way: asyncio.Protocol
         if request is not None and is_upgrade(request):
-            way = Handshake(self._config, self._state, self._parts)
-        elif request is not None and is_ours(request):
-            way = Intake(self._parts["service"], self._state, general, self._config.timeout_keep_alive)
+            handshake = Handshake(self._config, self._state, self._parts)
+            self._hand_to(handshake)
+            handshake.begin(request, data[request.size :])
+            return
+        general = partial(Http, self._config, self._state, self._parts)
+        if request is not None and is_ours(request):
+            keep_alive = self._config.timeout_keep_alive
+            way: asyncio.Protocol = Intake(self._parts["service"], self._state, general, keep_alive)
         else:
             way = general()
+        self._hand_to(way)
+        way.data_received(data)
+
+    def _hand_to(self, way: asyncio.Protocol) -> None:
         way.connection_made(self._transport)
         self._transport.set_protocol(way)
-        way.data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody came in."""

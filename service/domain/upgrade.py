@@ -10,6 +10,9 @@ import msgspec
 
 from service.domain.request import Headers
 
+Fields = dict[bytes, list[bytes]]
+"""All values of each header, by its name."""
+
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")  # what decodes to 16 bytes (§4.2.1)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
@@ -46,23 +49,26 @@ def check_upgrade(method: str, headers: Headers) -> Upgrade:
     Raises BadHandshake: 426 where the client speaks another version (§4.4), else 400. Two rules are
     the caller's: that the request is at least HTTP/1.1, and which origins are welcome.
     """
+    fields: Fields = {}
+    for name, value in headers:
+        fields.setdefault(name, []).append(value)
     if method != "GET":
         raise BadHandshake(400, "a WebSocket is opened with GET")
-    if not _only(headers, b"host"):
+    if not _only(fields, b"host"):
         raise BadHandshake(400, "Host is missing")
-    if "websocket" not in _listed(headers, b"upgrade", str.lower):
+    if "websocket" not in _listed(fields, b"upgrade", str.lower):
         raise BadHandshake(400, "Upgrade must name websocket")
-    if "upgrade" not in _listed(headers, b"connection", str.lower):
+    if "upgrade" not in _listed(fields, b"connection", str.lower):
         raise BadHandshake(400, "Connection must name upgrade")
-    _check_version(headers)
-    key = _only(headers, b"sec-websocket-key")
+    _check_version(fields)
+    key = _only(fields, b"sec-websocket-key")
     if key is None or not _KEY.fullmatch(key):
         raise BadHandshake(400, "Sec-WebSocket-Key must be 16 bytes in base64")
-    return Upgrade(key, _subprotocols(headers), _only(headers, b"origin"))
+    return Upgrade(key, _subprotocols(fields), _only(fields, b"origin"))
 
 
-def _check_version(headers: Headers) -> None:
-    version = _only(headers, b"sec-websocket-version")
+def _check_version(fields: Fields) -> None:
+    version = _only(fields, b"sec-websocket-version")
     if version is None:
         raise BadHandshake(400, "Sec-WebSocket-Version is missing")
     if version != "13":
@@ -72,32 +78,32 @@ def _check_version(headers: Headers) -> None:
         raise BadHandshake(426, "only version 13 of WebSocket is spoken here", answer)
 
 
-def _subprotocols(headers: Headers) -> tuple[str, ...]:
+def _subprotocols(fields: Fields) -> tuple[str, ...]:
     """Return the offered subprotocols: tokens, each once (§4.1)."""
-    offered = tuple(_listed(headers, b"sec-websocket-protocol"))
+    offered = tuple(_listed(fields, b"sec-websocket-protocol"))
     if len(set(offered)) < len(offered) or not all(map(_TOKEN.fullmatch, offered)):
         raise BadHandshake(400, "Sec-WebSocket-Protocol must list different tokens")
     return offered
 
 
-def _values(headers: Headers, name: bytes) -> list[str]:
+def _values(fields: Fields, name: bytes) -> list[str]:
     try:
-        return [value.decode("ascii").strip(" \t") for key, value in headers if key == name]
+        return [value.decode("ascii").strip(" \t") for value in fields.get(name, ())]
     except UnicodeDecodeError:
         raise BadHandshake(400, f"{name.decode().title()} must be ASCII") from None
 
 
-def _only(headers: Headers, name: bytes) -> str | None:
+def _only(fields: Fields, name: bytes) -> str | None:
     """Return the one value of a header that may not come twice, or None."""
-    values = _values(headers, name)
+    values = _values(fields, name)
     if len(values) > 1:
         raise BadHandshake(400, f"{name.decode().title()} must come once")
     return values[0] if values else None
 
 
-def _listed(headers: Headers, name: bytes, fold: Callable[[str], str] = str) -> list[str]:
+def _listed(fields: Fields, name: bytes, fold: Callable[[str], str] = str) -> list[str]:
     """Return the elements of a header that is a list, over all its lines (RFC 9110 §5.6.1)."""
-    elements = (part.strip(" \t") for value in _values(headers, name) for part in value.split(","))
+    elements = (part.strip(" \t") for value in _values(fields, name) for part in value.split(","))
     return [fold(element) for element in elements if element]
 
 

@@ -72,7 +72,8 @@ class Connection(Receiver, asyncio.Protocol):
     """A client's socket, from the accepted handshake to its end."""
 
     __slots__ = (
-        "allowance", "allowed_at", "catching_up", "commands", "drained", "expiry", "gateway", "offences",
+        "allowance", "allowed_at", "catching_up", "commands", "drained", "expiry", "gateway", "held",
+        "offences",
         "outstanding", "owed", "paused", "performing", "reader", "silent", "spoke", "transport", "wire",
     )  # fmt: skip
 
@@ -85,6 +86,7 @@ class Connection(Receiver, asyncio.Protocol):
         self.watches = None
         self.transport: asyncio.Transport | None = None
         self.wire: socket.socket | None = None
+        self.held: list[bytes] | None = None
         self.reader: FrameReader | None = None
         self.commands: deque[AnyCommand] | None = None
         self.performing: asyncio.Task[None] | None = None
@@ -100,13 +102,14 @@ class Connection(Receiver, asyncio.Protocol):
         self.allowance = float(gateway.settings.commands_per_second)
         self.allowed_at = 0.0
 
-    def attach(self, transport: asyncio.Transport) -> None:
-        """Take over a socket whose handshake has been answered.
+    def attach(self, transport: asyncio.Transport, answer: bytes) -> None:
+        """Take over a socket; ``answer``, to its handshake, is held back until ``release``.
 
         With a bound of zero the transport writes at once, and pauses while it has anything left to
         write: so ``paused`` says exactly whether the socket may be sent to past the transport.
         """
         self.transport = transport
+        self.held = [answer]
         transport.set_write_buffer_limits(high=0)
         inner = transport.get_extra_info("socket")
         if transport.get_extra_info("sslcontext") is None:
@@ -123,7 +126,15 @@ class Connection(Receiver, asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Write finished frames."""
-        cast("asyncio.Transport", self.transport).write(data)
+        if self.held is not None:
+            self.held.append(data)
+        else:
+            cast("asyncio.Transport", self.transport).write(data)
+
+    def release(self) -> None:
+        """Write what was held back, with one call; it was held for the time of one step of the loop."""
+        held, self.held = self.held or (), None
+        self.write(b"".join(held))
 
     def send_rest(self, rest: memoryview) -> None:
         """Write what the socket did not take; unless it takes it now, that pauses."""

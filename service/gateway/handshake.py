@@ -69,13 +69,22 @@ class Handshake(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take the request, as uvicorn hands it on; keep what comes before it is answered."""
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(data))
-            self._state.tasks.add(self._task)
-            self._task.add_done_callback(self._state.tasks.discard)
+            request = read_request(data)
+            if request is None:
+                self._answer(400, "the head of the request cannot be read")
+            else:
+                self.begin(request, data[request.size :])
         elif len(self._early) + len(data) > MAX_EARLY:
             self._abort()
         else:
             self._early += data
+
+    def begin(self, request: Request, early: bytes) -> None:
+        """Answer a request; ``early`` is what came with it."""
+        self._early = early
+        self._task = asyncio.get_running_loop().create_task(self._run(request))
+        self._state.tasks.add(self._task)
+        self._task.add_done_callback(self._state.tasks.discard)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up: nobody is there to be answered."""
@@ -101,10 +110,9 @@ class Handshake(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def _run(self, head: bytes) -> None:
+    async def _run(self, request: Request) -> None:
         upgrade: Upgrade | None = None
         try:
-            request = self._read(head)
             path, _, query = request.target.partition("?")
             upgrade = check_upgrade(request.method, request.headers)
             asked = dict(parse_qsl(query, keep_blank_values=True))
@@ -119,13 +127,6 @@ class Handshake(asyncio.Protocol):
             log.exception("the handshake failed")
             self._answer(500, "internal error")
 
-    def _read(self, head: bytes) -> Request:
-        request = read_request(head)
-        if request is None:
-            raise BadHandshake(400, "the head of the request cannot be read")
-        self._early = head[request.size :] + self._early
-        return request
-
     async def _open(self, upgrade: Upgrade, path: str, query: dict[str, str], headers: Headers) -> None:
         if path != PATH:
             raise NotFound("the WebSocket is at " + PATH)
@@ -138,19 +139,20 @@ class Handshake(asyncio.Protocol):
         if transport is None or transport.is_closing():
             gateway.abandon(connection)
             return
-        self._accept(transport, upgrade)
         transport.set_protocol(connection)
         self._state.connections.discard(cast("Any", self))
-        gateway.open(connection, transport, asked, session)
+        gateway.open(connection, transport, asked, session, self._accept(transport, upgrade))
         if self._early:
             connection.data_received(self._early)
 
-    def _accept(self, transport: asyncio.Transport, upgrade: Upgrade) -> None:
+    @staticmethod
+    def _accept(transport: asyncio.Transport, upgrade: Upgrade) -> bytes:
+        """Make the socket ready; return the answer to its handshake."""
         wire = transport.get_extra_info("socket")
         if wire is not None and hasattr(socket, "TCP_NOTSENT_LOWAT") and wire.family != socket.AF_UNIX:
             wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_IN_KERNEL)
         chosen = SUBPROTOCOL if SUBPROTOCOL in upgrade.subprotocols else None
-        transport.write(switching_protocols(accept_key(upgrade.key), chosen))
+        return switching_protocols(accept_key(upgrade.key), chosen)
 
     def _credentials(self, upgrade: Upgrade, query: dict[str, str], headers: Headers) -> str:
         """Return the token, from wherever it is; check the page's origin on the way."""
@@ -175,10 +177,10 @@ class Handshake(asyncio.Protocol):
             extra += [(name.encode(), value.encode()) for name, value in problem_headers(error).items()]
             self._answer(status_of(error), "", extra, problem_body(error, request_id))
         elif self._transport is not None:
-            self._accept(self._transport, upgrade)
+            answer = self._accept(self._transport, upgrade)
             code = next((c for kind, c in _CLOSE_CODES.items() if isinstance(error, kind)), 1011)
             last = frame("disconnect", code=code, reason=str(error), reconnect=isinstance(error, Unavailable))
-            self._transport.write(text_frame(last) + close_frame(code, str(error)))
+            self._transport.write(answer + text_frame(last) + close_frame(code, str(error)))
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._abort)
 
     def _answer(self, status: int, message: str, extra: Any = (), body: bytes | None = None) -> None:

@@ -76,6 +76,19 @@ async def test_one_line_for_each_connection_opened_and_closed(server: Server, wr
     assert about[1]["code"] == 1000
 
 
+async def test_at_the_usual_level_only_what_the_service_closed_is_told(
+    server: Server, written: io.StringIO
+) -> None:
+    logging.getLogger().setLevel(logging.INFO)
+    async with await server.live("alice"), await server.live("bob") as bob:
+        await server.http.post("/v1/revocations", json={"user": "bob"})
+        assert await bob.closed() == 4001
+    await eventually(lambda: server.gateway.count == 0)
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    about = [line for line in lines if line["logger"] == "tidings.gateway"]
+    assert [(line["user"], line["code"]) for line in about] == [("bob", 4001)]
+
+
 async def test_metrics_and_stats_are_for_readers_unless_public(start: Start) -> None:
     closed, public = await start(), await start(metrics_public=True)
     for path in ("/metrics", "/stats"):

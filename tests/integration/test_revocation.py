@@ -124,19 +124,21 @@ async def test_a_socket_whose_peer_does_not_read_is_gone_at_once(start: Start) -
 
 @asynccontextmanager
 async def held_handshake(server: Server) -> AsyncIterator[asyncio.Task[Any]]:
-    """A handshake that waits for its session until the block ends: what comes meanwhile must count."""
-    database = server.gateway.database
-    entered, go_on = asyncio.Event(), asyncio.Event()
-    original = database.connection
+    """A handshake whose session, loaded before, arrives when the block ends: what comes meanwhile counts."""
+    sessions = server.gateway.sessions
+    loaded, go_on = asyncio.Event(), asyncio.Event()
+    original = sessions.open
 
-    def slow_connection() -> Any:
-        entered.set()
-        return _Held(original, go_on)
+    async def slow(*wanted: Any) -> Any:
+        session = await original(*wanted)
+        loaded.set()
+        await go_on.wait()
+        return session
 
-    database.connection = slow_connection
+    sessions.open = slow
     attempt = asyncio.create_task(server.device("alice"))
-    await entered.wait()
-    database.connection = original
+    await loaded.wait()
+    sessions.open = original
     yield attempt
     go_on.set()
     await asyncio.wait([attempt])
@@ -182,19 +184,6 @@ async def test_nothing_is_written_while_it_is_not_known_what_has_been_revoked(st
         go_on.set()
         assert await phone.closed() == 4001
         assert not any(f["type"] == "event" for f in phone.frames)
-
-
-class _Held:
-    def __init__(self, original: Callable[[], Any], go_on: asyncio.Event) -> None:
-        self.inner = original()
-        self.go_on = go_on
-
-    async def __aenter__(self) -> Any:
-        await self.go_on.wait()
-        return await self.inner.__aenter__()
-
-    async def __aexit__(self, *error: object) -> Any:
-        return await self.inner.__aexit__(*error)
 
 
 async def test_a_refresh_with_a_revoked_token_is_refused(server: Server) -> None:
