@@ -69,7 +69,7 @@ class Delivery:
         self.acked = 0
         self.pinged: int | None = None
         self.sent = 0
-        """The last entry written to it alone; what all of an address got is the hub's to know."""
+        """The last entry written to it or its user alone; what all of a room got is the hub's to know."""
         self.first_seen = 0
         self.snapshot = 0
         self.rooms: dict[str, Membership] = {}
@@ -105,8 +105,7 @@ class Delivery:
         return source == "api" or self.claims.rooms.match(room)
 
     def addresses(self) -> Iterator[str]:
-        """Yield the addresses whose entries are due from now on."""
-        yield f"user:{self.user}"
+        """Yield the addresses whose entries are due from now on, besides the user's own."""
         yield EVERYONE
         for room, membership in self.rooms.items():
             if self.receives(room, membership.source):

@@ -102,7 +102,7 @@ class Connection(Receiver, asyncio.Protocol):
         self.allowance = float(gateway.settings.commands_per_second)
         self.allowed_at = 0.0
 
-    def attach(self, transport: asyncio.Transport, answer: bytes) -> None:
+    def attach(self, transport: asyncio.Transport, answer: bytes, *, encrypted: bool) -> None:
         """Take over a socket; ``answer``, to its handshake, is held back until ``release``.
 
         With a bound of zero the transport writes at once, and pauses while it has anything left to
@@ -112,11 +112,11 @@ class Connection(Receiver, asyncio.Protocol):
         self.held = [answer]
         transport.set_write_buffer_limits(high=0)
         inner = transport.get_extra_info("socket")
-        if transport.get_extra_info("sslcontext") is None:
+        if encrypted:
+            self.send = self._send_encrypted
+        else:
             self.wire = socket.socket(inner.family, inner.type, inner.proto, fileno=inner.fileno())
             self.send = self.wire.send
-        else:
-            self.send = self._send_encrypted
 
     def _send_encrypted(self, data: bytes) -> int:
         self.write(data)
@@ -194,11 +194,15 @@ class Connection(Receiver, asyncio.Protocol):
             self.write(b"".join(parts))
             self.send_ping()
 
-    def send_ping(self) -> None:
-        """Ask, by a ping that carries the position, whether all before it has arrived."""
+    def send_ping(self, before: bytes = b"") -> None:
+        """Ask, by a ping that carries the position, whether all before it has arrived.
+
+        At most one is outstanding; ``before`` is written in any case, with the same call.
+        """
         position = self.ping(self.gateway.hub.position)
-        if position is not None:
-            self.write(ping_frame(b"%d" % position))
+        ping = b"" if position is None else ping_frame(b"%d" % position)
+        if before or ping:
+            self.write(before + ping)
 
     async def writable(self) -> None:
         """Wait until the socket has taken all that was written."""
@@ -381,6 +385,21 @@ class Connection(Receiver, asyncio.Protocol):
         self.gateway.metrics.refusals.labels(error.code).inc()
         self.reply(frame("error", ref=ref, code=error.code, message=str(error)))
 
+    # Its token's end
+
+    def expire_within(self, seconds: float, now: float) -> None:
+        """Set a timer if the token ends so soon; else it is to be asked again: a timer takes 660 bytes."""
+        left = self.claims.expires_at - now
+        if left <= seconds and self.expiry is None:
+            loop = asyncio.get_running_loop()
+            self.expiry = loop.call_later(max(0.0, left), self.end, 4001, "token expired")
+
+    def forget_expiry(self) -> None:
+        """Take the timer back."""
+        if self.expiry is not None:
+            self.expiry.cancel()
+            self.expiry = None
+
     # Signs of life
 
     def alive(self) -> bool:
@@ -389,11 +408,14 @@ class Connection(Receiver, asyncio.Protocol):
         A slow link may be silent for long, because its pongs wait behind megabytes: bytes that leave
         are as good a sign as frames that arrive.
         """
+        self.silent += 1
+        if self.silent == 1:  # a frame came: nothing else has to be asked
+            self.outstanding = 0
+            return True
         outstanding = self._outstanding()
         if outstanding < self.outstanding:
-            self.silent = 0
+            self.silent = 1
         self.outstanding = outstanding
-        self.silent += 1
         return self.silent <= SILENT_HEARTBEATS
 
     def _outstanding(self) -> int:

@@ -6,7 +6,6 @@ import random
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
-from time import time
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
@@ -153,16 +152,15 @@ class Gateway:
 
     def open(
         self, connection: Connection, transport: asyncio.Transport, asked: Asked, session: Session,
-        answer: bytes,
+        answer: bytes, *, encrypted: bool,
     ) -> None:  # fmt: skip
         """Begin on a socket: ``answer`` its handshake, welcome it, and catch it up, with one write."""
-        connection.attach(transport, answer)
+        connection.attach(transport, answer, encrypted=encrypted)
         self._evict_beyond_limit(connection)
         waiting = self.cursors.waiting(connection.user, connection.device)
         position, gap = _place(asked, session, waiting)
         connection.begin(session, position)
         self.cursors.mark(connection.user, connection.device, session.cursor)  # it has been seen today
-        self._expire_at(connection, connection.claims.expires_at)
         self.pulse.add(connection)
         if asked.presence:
             self.hub.watch(connection, EVERYONE)
@@ -182,12 +180,6 @@ class Gateway:
         others = [c for c in self.hub.users[newest.user] if c is not newest]
         for oldest in others[: max(0, len(others) + 1 - self.settings.max_connections_per_user)]:
             oldest.end(4010, "too many connections of this user")
-
-    def _expire_at(self, connection: Connection, at: float) -> None:
-        if connection.expiry is not None:
-            connection.expiry.cancel()
-        loop = asyncio.get_running_loop()
-        connection.expiry = loop.call_later(max(0.0, at - time()), connection.end, 4001, "token expired")
 
     def _welcome(self, connection: Connection, session: Session, position: int, gap: Gap | None) -> None:
         rooms = sorted(room for room, m in connection.rooms.items() if connection.receives(room, m.source))
@@ -220,7 +212,8 @@ class Gateway:
         for room in list(connection.watches or ()):
             if not claims.presence or not (room == EVERYONE or claims.rooms.match(room)):
                 self.hub.unwatch(connection, room)
-        self._expire_at(connection, claims.expires_at)
+        connection.forget_expiry()
+        self.pulse.watch_expiry(connection)
 
     # Catching up
 
@@ -297,8 +290,7 @@ class Gateway:
         self.abandon(connection)
         self.cursors.hurry()
         self.pulse.remove(connection)
-        if connection.expiry is not None:
-            connection.expiry.cancel()
+        connection.forget_expiry()
         if connection.catching_up is not None:
             connection.catching_up.cancel()
         if connection.transport is None:

@@ -57,6 +57,7 @@ class Handshake(asyncio.Protocol):
     ) -> None:  # fmt: skip
         self._gateway: Gateway = app_state["gateway"]
         self._state = server_state
+        self._encrypted = config.is_ssl
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._early = b""
@@ -141,7 +142,8 @@ class Handshake(asyncio.Protocol):
             return
         transport.set_protocol(connection)
         self._state.connections.discard(cast("Any", self))
-        gateway.open(connection, transport, asked, session, self._accept(transport, upgrade))
+        answer = self._accept(transport, upgrade)
+        gateway.open(connection, transport, asked, session, answer, encrypted=self._encrypted)
         if self._early:
             connection.data_received(self._early)
 

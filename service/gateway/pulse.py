@@ -35,6 +35,11 @@ class Pulse:
         """Look after a connection from now on."""
         connection.spoke = next(self._next)
         self._spokes[connection.spoke][connection] = None
+        self.watch_expiry(connection)
+
+    def watch_expiry(self, connection: Connection) -> None:
+        """Let the connection end with its token; further off than two turns, it is looked at again."""
+        connection.expire_within(2 * MAX_SPOKES * self._tick, time())
 
     def remove(self, connection: Connection) -> None:
         """Look after it no longer."""
@@ -69,13 +74,13 @@ class Pulse:
                 connection.send_ping()
 
     def _look_at(self, connections: list[Connection]) -> None:
-        now = text_frame(frame("ping", ts=round(time() * 1000)))
+        heartbeat = text_frame(frame("ping", ts=round(time() * 1000)))
         for connection in connections:
+            self.watch_expiry(connection)
             if not connection.alive():
                 connection.end(4009, "dead link", reconnect=True)
             elif not connection.paused:
-                connection.write(now)
-                connection.send_ping()
+                connection.send_ping(heartbeat)
                 self._follow(connection)
 
     def _follow(self, connection: Connection) -> None:

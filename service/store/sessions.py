@@ -1,6 +1,7 @@
 """What the database knows of users and devices: sessions, cursors, rooms."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from sys import intern
 from typing import Final, NamedTuple
 
 import asyncpg
@@ -78,7 +79,7 @@ def _session(
         rooms or (), sources or (), sinces or (), untils or (), strict=True
     ):
         if until is None:
-            current[room] = Membership(source, since)
+            current[intern(room)] = Membership(source, since)  # its members share one string
         else:
             past.append((Interval(f"room:{room}", since, until), source))
     return Session(head, floor, first_seen, cursor, current, tuple(past))

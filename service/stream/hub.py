@@ -6,7 +6,7 @@ not thread-safe and never awaits: between two of its calls nothing is half done.
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import groupby
 
@@ -53,7 +53,8 @@ class Hub:
         """Every live connection has been written everything up to here."""
         self.recent = recent
         self.delivered = 0
-        self.users: dict[str, dict[Receiver, None]] = {}
+        self.users: dict[str, tuple[Receiver, ...]] = {}
+        """By name, each user's connections in whatever state, the oldest first."""
         self.touched: set[str] = set()
         """Addresses written to since somebody last emptied this."""
         self._control = control
@@ -67,15 +68,15 @@ class Hub:
 
     def __iter__(self) -> Iterator[Receiver]:
         for connections in list(self.users.values()):
-            yield from list(connections)
+            yield from connections
 
     def register(self, connection: Receiver) -> None:
         """Let control entries and membership reach it from now on, in whatever state it is."""
-        self.users.setdefault(connection.user, {})[connection] = None
+        self.users[connection.user] = (*self.users.get(connection.user, ()), connection)
 
     def unregister(self, connection: Receiver) -> None:
         """Forget it. Doing so again changes nothing."""
-        connections = self.users.get(connection.user, {})
+        connections = self.users.get(connection.user, ())
         if connection not in connections:
             return
         if connection.state is State.LIVE:
@@ -83,8 +84,8 @@ class Hub:
         connection.state = State.CLOSED
         for room in list(connection.watches or ()):
             self.unwatch(connection, room)
-        del connections[connection]
-        if not connections:
+        self.users[connection.user] = tuple([c for c in connections if c is not connection])
+        if not self.users[connection.user]:
             del self.users[connection.user]
         if connection.begun:
             self._present[connection.user] -= 1
@@ -162,13 +163,24 @@ class Hub:
         self.position = position
         self._outbox.flush()
 
+    def _live(self, address: str) -> Mapping[Receiver, Send]:
+        """Return who is live at an address; a user's are found by name, which saves a table for each."""
+        if address.startswith("user:"):
+            return {c: c.send for c in self.users.get(address[5:], ()) if c.state is State.LIVE}
+        return self._receivers.get(address, {})
+
     def _deliver(self, address: str, entries: list[Entry]) -> None:
-        receivers = self._receivers.get(address)
+        receivers = self._live(address)
         if not receivers:
             return
+        last = entries[-1].position
         self.delivered += len(receivers) * len(entries)
         self.touched.add(address)
-        self._last[address] = last = entries[-1].position
+        if address in self._receivers:
+            self._last[address] = last
+        else:
+            for connection in receivers:
+                connection.sent = last
         self._outbox.add(receivers, b"".join([text_frame(entry_frame(entry)) for entry in entries]))
         if self._outbox.held > MAX_PARTS:
             self._flush(last)
@@ -185,7 +197,7 @@ class Hub:
     def _deliver_selectively(self, entry: Entry) -> None:
         receivers = {
             connection: send
-            for connection, send in self._receivers.get(entry.address, {}).items()
+            for connection, send in self._live(entry.address).items()
             if not entry.withheld_from(connection.user, connection.device)
         }
         if not receivers:
@@ -200,7 +212,7 @@ class Hub:
         user, room = entry.address.removeprefix("user:"), entry.type
         self._deliver(entry.address, [entry])
         self._flush(entry.position)
-        for connection in list(self.users.get(user, ())):
+        for connection in self.users.get(user, ()):
             if entry.kind == "left":
                 change = partial(connection.left, room, entry.position)
             else:
@@ -213,11 +225,11 @@ class Hub:
 
     def last_written(self, connection: Receiver) -> int:
         """Return a position at or after the last entry that was written to a live connection."""
-        return max((self._last.get(a, 0) for a in connection.addresses()), default=0)
+        return max(self._last.get(address, 0) for address in connection.addresses())
 
     def receivers(self, address: str) -> list[Receiver]:
         """Return the live connections that get what is sent to ``address``."""
-        return list(self._receivers.get(address, ()))
+        return list(self._live(address))
 
     # Presence
 

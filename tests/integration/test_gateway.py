@@ -160,6 +160,16 @@ async def test_connections_of_an_instance_are_limited(start: Start) -> None:
     assert await status(server, query={"token": token("bob")}) == 101
 
 
+async def test_an_end_that_is_far_off_has_no_timer_until_it_comes_near(start: Start) -> None:
+    server = await start(heartbeat=0.2)
+    expires_at = time.time() + 1.5
+    async with await server.live("alice", claims={"exp": expires_at}) as phone:
+        [connection] = server.gateway.hub
+        assert connection.expiry is None
+        assert await phone.closed() == 4001
+        assert time.time() >= expires_at
+
+
 async def test_an_expired_token_closes_the_socket_unless_refreshed(server: Server) -> None:
     soon = int(time.time()) + 2
     async with (

@@ -278,6 +278,9 @@ class Socket(Connection):
         while self.paused:
             await turn()
 
+    def expire_within(self, seconds: float, now: float) -> None:
+        pass
+
     def tokens_from(self, position: int) -> list[Claims]:
         """Return the tokens in force since the hub got to ``position``."""
         current = max((i for i, (at, _) in enumerate(self.tokens) if at < position), default=0)
@@ -337,9 +340,6 @@ class Edge(Gateway):
         )
         await turn()  # it is on its way, and meanwhile things happen
         return page
-
-    def _expire_at(self, connection: Connection, at: float) -> None:
-        pass
 
     def _disconnect(self, hub: Hub, entry: Entry) -> None:
         for socket in [c for c in hub if c.id == entry.type]:
