@@ -87,8 +87,10 @@ def _subprotocols(fields: Fields) -> tuple[str, ...]:
 
 
 def _values(fields: Fields, name: bytes) -> list[str]:
+    if name not in fields:
+        return []
     try:
-        return [value.decode("ascii").strip(" \t") for value in fields.get(name, ())]
+        return [value.decode("ascii").strip(" \t") for value in fields[name]]
     except UnicodeDecodeError:
         raise BadHandshake(400, f"{name.decode().title()} must be ASCII") from None
 
@@ -103,7 +105,7 @@ def _only(fields: Fields, name: bytes) -> str | None:
 
 def _listed(fields: Fields, name: bytes, fold: Callable[[str], str] = str) -> list[str]:
     """Return the elements of a header that is a list, over all its lines (RFC 9110 §5.6.1)."""
-    elements = (part.strip(" \t") for value in _values(fields, name) for part in value.split(","))
+    elements = [part.strip(" \t") for value in _values(fields, name) for part in value.split(",")]
     return [fold(element) for element in elements if element]
 
 

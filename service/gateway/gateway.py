@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple
-from uuid import uuid4
 
 from service.auth.tokens import TokenVerifier
 from service.domain.addresses import EVERYONE
@@ -126,7 +125,8 @@ class Gateway:
         self.check_ready()
         if asked.presence and not claims.presence:
             raise Forbidden("the token does not grant presence")
-        connection = Connection(self, uuid4().hex, claims, asked.device, manual=asked.manual)
+        connection_id = f"{random.getrandbits(128):032x}"
+        connection = Connection(self, connection_id, claims, asked.device, manual=asked.manual)
         self.hub.register(connection)
         self.count += 1
         try:
