@@ -17,12 +17,16 @@ MAX_UNIT_BYTES: Final = 8 * 1024 * 1024
 Kind = Literal["event", "joined", "left", "revoked", "lifted", "disconnect", "key", "key_deleted"]
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class Entry(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One entry of the log.
 
     ``event`` carries a producer's event. ``joined`` and ``left`` stand at ``user:<id>`` with the room
     as their type and the membership's source as data. The other kinds stand at ``control`` and are
     for the instances. ``time`` is RFC 3339 in UTC with milliseconds.
+
+    ``frame`` is the finished WebSocket frame, which is the same for all receivers; ``frames.finished``
+    makes it for the first of them and keeps it here. So an entry is compared by what it is, not by
+    what it holds.
     """
 
     position: int
@@ -35,6 +39,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     id: str | None = None
     sender: str | None = None
     exclude: tuple[str, ...] = ()
+    frame: bytes | None = None
 
     @property
     def event_id(self) -> str:
@@ -48,8 +53,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """Return roughly what it weighs in memory, in bytes."""
-        return self.data.__sizeof__() + sum(64 + len(name) for name in self.exclude) + 512
+        """Return roughly what it weighs in memory, in bytes, with the frame that holds its data again."""
+        return 2 * self.data.__sizeof__() + sum(64 + len(name) for name in self.exclude) + 512
 
     def withheld_from(self, user: str, device: str) -> bool:
         """Tell whether its sender excluded this user, or this one device of the user."""

@@ -1,7 +1,7 @@
 """The JSON of every frame that the server sends, as UTF-8 bytes with ``type`` first.
 
 An event's ``data`` is spliced in as it was received. What an entry becomes is the same for all its
-receivers, so it is made once.
+receivers, so it is made once (``finished``).
 """
 
 from collections.abc import Iterable
@@ -11,8 +11,34 @@ import msgspec
 
 from service.domain.events import Entry
 from service.domain.recent import Gap
+from service.domain.websocket import text_frame
 
 _text = msgspec.json.Encoder().encode
+
+
+class _Event(msgspec.Struct, omit_defaults=True, rename={"sender": "from"}, gc=False):
+    """An event as pages show it; one pass of the encoder is a quarter cheaper than one for each field."""
+
+    position: int
+    id: str
+    to: str
+    event: str
+    data: msgspec.Raw
+    time: str
+    sender: str | None = None
+
+
+class _EventFrame(_Event, tag_field="type", tag="event", gc=False):
+    """The same with its ``type``, as sockets show it."""
+
+
+def finished(entry: Entry) -> bytes:
+    """Return the WebSocket frame of an entry, which is made once, when somebody first needs it."""
+    made = entry.frame
+    if made is None:
+        made = text_frame(entry_frame(entry))
+        msgspec.structs.force_setattr(entry, "frame", made)
+    return made
 
 
 def frame(kind: str, **fields: Any) -> bytes:
@@ -27,21 +53,12 @@ def entry_frame(entry: Entry) -> bytes:
         return frame("joined_room", room=entry.type, position=entry.position)
     if entry.kind == "left":
         return frame("left_room", room=entry.type, position=entry.position)
-    return b'{"type":"event",' + event_fields(entry) + b"}"
+    return _text(_shown(_EventFrame, entry))
 
 
-def event_fields(entry: Entry) -> bytes:
-    """Return an event's fields without the braces, as frames and pages show them."""
-    sender = b"" if entry.sender is None else b',"from":' + _text(entry.sender)
-    return b'"position":%d,"id":%s,"to":%s,"event":%s,"data":%s,"time":"%s"%s' % (
-        entry.position,
-        _text(entry.event_id),
-        _text(entry.address),
-        _text(entry.type),
-        entry.data.encode(),
-        entry.time.encode(),
-        sender,
-    )
+def _shown(shape: type[_Event], entry: Entry) -> _Event:
+    data = msgspec.Raw(entry.data)
+    return shape(entry.position, entry.event_id, entry.address, entry.type, data, entry.time, entry.sender)
 
 
 def gap_frame(gap: Gap) -> bytes:
@@ -51,6 +68,6 @@ def gap_frame(gap: Gap) -> bytes:
 
 def event_list(entries: Iterable[Entry], next_cursor: str | None) -> bytes:
     """Return a page of events as JSON, with the cursor of the page after it."""
-    data = b",".join(b"{" + event_fields(entry) + b"}" for entry in entries)
+    data = b",".join(_text(_shown(_Event, entry)) for entry in entries)
     more = b"true" if next_cursor is not None else b"false"
     return b'{"data":[%s],"next_cursor":%s,"has_more":%s}' % (data, _text(next_cursor), more)

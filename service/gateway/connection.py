@@ -18,7 +18,7 @@ from service.domain.claims import Claims
 from service.domain.commands import Ack, AnyCommand, Ping, Pong, read_command, read_envelope
 from service.domain.delivery import Delivery, State
 from service.domain.errors import Invalid, RateLimited, TidingsError
-from service.domain.frames import entry_frame, frame, gap_frame
+from service.domain.frames import finished, frame, gap_frame
 from service.domain.recent import Page
 from service.domain.websocket import Close as CloseMessage
 from service.domain.websocket import (
@@ -172,24 +172,17 @@ class Connection(Receiver, asyncio.Protocol):
 
     # Pages of the log
 
-    def write_page(self, page: Page, limit: int) -> None:
-        """Write what is due of a page, up to about ``limit`` bytes, and ask how far it got."""
-        parts: list[bytes] = []
+    def write_page(self, page: Page) -> None:
+        """Write what is due of a page, and ask how far it got."""
+        due = [e for e in page.entries if not (e.exclude and e.withheld_from(self.user, self.device))]
+        parts = [finished(entry) for entry in due]
         if page.gap is not None:
-            parts.append(text_frame(gap_frame(page.gap)))
+            parts.insert(0, text_frame(gap_frame(page.gap)))
             self.sent = page.gap.upto
-        size, upto = 0, page.upto
-        for entry in page.entries:
-            if entry.withheld_from(self.user, self.device):
-                continue
-            parts.append(text_frame(entry_frame(entry)))
-            size += len(parts[-1])
-            self.sent = entry.position
-            self.gateway.hub.delivered += 1
-            if size >= limit:
-                upto = entry.position
-                break
-        self.written = max(self.written, upto, page.gap.upto if page.gap is not None else 0)
+        if due:
+            self.sent = due[-1].position
+            self.gateway.hub.delivered += len(due)
+        self.written = max(self.written, page.upto, page.gap.upto if page.gap is not None else 0)
         if parts:
             self.write(b"".join(parts))
             self.send_ping()

@@ -1,4 +1,4 @@
-"""The WebSocket edge as a whole: admits connections, catches them up, keeps them alive, drains."""
+"""The WebSocket edge as a whole: admits connections, keeps them alive, drains."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import random
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from service.auth.tokens import TokenVerifier
 from service.domain.addresses import EVERYONE
@@ -15,15 +15,15 @@ from service.domain.commands import AnyCommand
 from service.domain.delivery import Session, State
 from service.domain.errors import Forbidden, Revoked, Unavailable
 from service.domain.frames import frame, gap_frame
-from service.domain.recent import Gap, Page
+from service.domain.recent import Gap
 from service.domain.revocations import Revocations
 from service.domain.websocket import text_frame
 from service.gateway.commands import Commands
 from service.gateway.connection import Connection
 from service.gateway.pulse import Pulse
+from service.gateway.replay import Replay
 from service.observe.metrics import Metrics
 from service.settings import Settings
-from service.store import log as store
 from service.store.database import Database
 from service.stream.appender import Appender
 from service.stream.cursors import Cursors
@@ -32,9 +32,8 @@ from service.stream.sessions import Sessions
 
 log = logging.getLogger("tidings.gateway")
 
-PAGE_ENTRIES: Final = 512
-PAGE_BYTES: Final = 256 * 1024
-RETRY_PAUSE: Final = 0.5
+T = TypeVar("T")
+
 PATIENCE: Final = 1.0
 """Seconds that a handshake waits for the head to be confirmed."""
 CLOSE_CODES: Final = frozenset(
@@ -77,14 +76,13 @@ class Gateway:
             max_rooms=settings.max_rooms_per_user, max_data=settings.max_data,
         )  # fmt: skip
         self.pulse = Pulse(self.hub, cursors, settings.heartbeat, settings.ack_interval)
+        self.replay = Replay(self.hub, follower, database, metrics, self.spawn, settings.pool_size)
         self.count = 0
         self.leaving = False
         self.draining = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        # A storm of backlogs may not have all the pool.
-        self._reading = asyncio.Semaphore(max(1, settings.pool_size // 4))
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def spawn(self, connection: Connection, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, connection: Connection, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something for a connection; it is awaited at the end, and its failure ends the connection."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -95,7 +93,7 @@ class Gateway:
         """Perform a command; return the frame that answers it, if any."""
         return await self._commands.perform(connection, command)
 
-    def _done(self, connection: Connection, task: asyncio.Task[None]) -> None:
+    def _done(self, connection: Connection, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a connection's task failed", exc_info=error, extra={"connection": connection.id})
@@ -167,7 +165,7 @@ class Gateway:
         self._welcome(connection, session, position, gap)
         self.hub.announce(connection)
         self._join_claimed(connection)
-        self.catch_up(connection)
+        self.replay.catch_up(connection)
         connection.release()
         if log.isEnabledFor(logging.DEBUG):
             log.debug("connection opened", extra={
@@ -215,73 +213,10 @@ class Gateway:
         connection.forget_expiry()
         self.pulse.watch_expiry(connection)
 
-    # Catching up
-
     def fell_behind(self, connection: Connection) -> None:
         """Let a connection catch up whose socket was full."""
         self.metrics.slow_connections.inc()
-        self.catch_up(connection)
-
-    def catch_up(self, connection: Connection) -> None:
-        """Bring a connection to the hub's position: at once where memory holds the rest."""
-        if connection.catching_up is not None:
-            return
-        here = self.hub.position >= max(connection.written, connection.snapshot)
-        if here and self.follower.trusted and not connection.paused:
-            page = self._page_from_memory(connection)
-            if page is not None:
-                self._write(connection, page)
-        if connection.state is State.CATCHING_UP and connection.catching_up is None:
-            connection.catching_up = self.spawn(connection, self._catch_up(connection))
-
-    async def _catch_up(self, connection: Connection) -> None:
-        """Write page after page under flow control until the connection is live."""
-        try:
-            while connection.state is State.CATCHING_UP:
-                await connection.writable()
-                await self.follower.until_trusted()
-                await self.follower.reached(max(connection.written, connection.snapshot))
-                granted = connection.claims
-                page = self._page_from_memory(connection) or await self._page_from_log(connection)
-                if page is None or not self.follower.trusted or connection.claims is not granted:
-                    continue
-                if connection.state is State.CATCHING_UP:
-                    self._write(connection, page)
-                await asyncio.sleep(0)  # a long backlog shares the loop
-        finally:
-            connection.catching_up = None
-
-    def _write(self, connection: Connection, page: Page) -> None:
-        """Write a page, and in the same step of the loop make the connection live if that was the last."""
-        connection.write_page(page, PAGE_BYTES)
-        if not connection.paused and connection.may_go_live(self.hub.position):
-            self.hub.go_live(connection)
-            connection.write(text_frame(frame("live", position=self.hub.position)))
-
-    def _page_from_memory(self, connection: Connection) -> Page | None:
-        page = self.hub.recent.page(
-            connection.written, self.hub.position, connection.intervals(), PAGE_ENTRIES
-        )
-        if page is not None:
-            self.metrics.catch_up_pages.labels("memory").inc()
-        return page
-
-    async def _page_from_log(self, connection: Connection) -> Page | None:
-        try:
-            async with self._reading, self.database.connection() as link:
-                page = await store.page(
-                    link,
-                    connection.written,
-                    self.hub.position,
-                    connection.intervals(),
-                    PAGE_ENTRIES,
-                )
-        except Unavailable as error:
-            log.warning("cannot read a page of the log: %s", error)
-            await asyncio.sleep(RETRY_PAUSE)
-            return None
-        self.metrics.catch_up_pages.labels("log").inc()
-        return page
+        self.replay.catch_up(connection)
 
     # The end
 

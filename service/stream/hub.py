@@ -15,7 +15,7 @@ import msgspec
 from service.domain.addresses import EVERYONE
 from service.domain.delivery import Delivery, Source, State
 from service.domain.events import Entry, Group
-from service.domain.frames import entry_frame, frame
+from service.domain.frames import finished, frame
 from service.domain.recent import Recent
 from service.domain.websocket import text_frame
 from service.stream.outbox import MAX_PARTS, Outbox, Send
@@ -181,7 +181,7 @@ class Hub:
         else:
             for connection in receivers:
                 connection.sent = last
-        self._outbox.add(receivers, b"".join([text_frame(entry_frame(entry)) for entry in entries]))
+        self._outbox.add(receivers, b"".join([finished(entry) for entry in entries]))
         if self._outbox.held > MAX_PARTS:
             self._flush(last)
 
@@ -206,7 +206,7 @@ class Hub:
             connection.sent = entry.position
         self.delivered += len(receivers)
         self.touched.add(entry.address)
-        self._outbox.add(receivers, text_frame(entry_frame(entry)))
+        self._outbox.add(receivers, finished(entry))
 
     def _move(self, entry: Entry) -> None:
         user, room = entry.address.removeprefix("user:"), entry.type

@@ -134,7 +134,7 @@ def test_every_limit_names_its_default() -> None:
 def sent_types() -> set[str]:
     """Return the types of the frames that the code makes."""
     source = (ROOT / "service/domain/frames.py").read_text()
-    found = set(re.findall(r'"type": ?"(\w+)"', source))
+    found = set(re.findall(r'(?:"type": ?|tag=)"(\w+)"', source))
     for name, call in calls("domain", "gateway", "stream"):
         if name in {"frame", "_notice", "_notice_room"} and call.args:
             found |= constants(call.args[0], str) - {"joined"}  # that one is what a choice goes by

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.domain.events import Entry
-from service.domain.recent import FOREVER, Interval, Page, Recent
+from service.domain.recent import FOREVER, FRAMING, Interval, Page, Recent
 
 ADDRESSES = ["everyone", "user:alice", "user:bob", "room:red", "room:blue"]
 BASE = 100
@@ -144,3 +144,20 @@ def test_nothing_is_kept_where_no_memory_is_allowed() -> None:
     assert recent.bytes == 0
     assert recent.page(BASE, BASE + 2, [Interval("everyone")], 10) is None
     assert recent.page(BASE + 1, BASE + 2, [Interval("everyone")], 10) == Page([], BASE + 2)
+
+
+@given(st.lists(st.integers(0, 500), max_size=12), st.integers(1, 3_000))
+def test_a_page_ends_with_the_entry_that_fills_it(sizes: list[int], limit: int) -> None:
+    entries = [
+        Entry(n, "event", "everyone", "t", "x" * size, "2030-01-01T00:00:00.000Z")
+        for n, size in enumerate(sizes, BASE)
+    ]
+    whole = Page(entries, LAST)
+    page = whole.within(limit)
+    assert page.entries == entries[: len(page.entries)]
+    if page is not whole:
+        assert page.upto == page.entries[-1].position
+        weights = [len(entry.data) + FRAMING for entry in page.entries]
+        assert sum(weights[:-1]) < limit <= sum(weights)
+    else:
+        assert sum(size + FRAMING for size in sizes) <= limit

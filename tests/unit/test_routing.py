@@ -6,6 +6,7 @@ go on when they are told to. So every interleaving is a script, and what fails s
 """
 
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from inspect import getcoroutinelocals
 from random import Random
 from types import SimpleNamespace, coroutine
 from typing import Any, ClassVar, NamedTuple
@@ -23,15 +24,17 @@ from service.domain.recent import FOREVER, Gap, Interval, Page, Recent
 from service.domain.revocations import Revocations
 from service.domain.tail import Tail
 from service.gateway import gateway as gateway_module
+from service.gateway import replay as replay_module
 from service.gateway.connection import Connection
 from service.gateway.gateway import Asked, Gateway
 from service.gateway.pulse import Pulse
+from service.gateway.replay import Backlog, Read, Replay
 from service.observe.metrics import Metrics
 from service.stream import hub as hub_module
 from service.stream.hub import Hub, Receiver
 
 # So small that a few entries pass every bound.
-MEMORY_BYTES = 10 * 520
+MEMORY_BYTES = 6 * 620
 BUFFER_FRAMES = 6
 WAITING_GROUPS = 3
 PAGE_ENTRIES = 3
@@ -50,8 +53,10 @@ METRICS = Metrics()
 @pytest.fixture(autouse=True, scope="module")
 def small_pages() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gateway_module, "PAGE_ENTRIES", PAGE_ENTRIES)
-        patch.setattr(gateway_module, "PAGE_BYTES", PAGE_BYTES)
+        patch.setattr(replay_module, "PAGE_ENTRIES", PAGE_ENTRIES)
+        patch.setattr(replay_module, "FIRST_ENTRIES", PAGE_ENTRIES - 1)
+        patch.setattr(replay_module, "LEAST_ENTRIES", 1)
+        patch.setattr(replay_module, "PAGE_BYTES", PAGE_BYTES)
         yield
 
 
@@ -166,14 +171,30 @@ def turn() -> Generator[None]:
 class Steps:
     """A coroutine in place of a task."""
 
-    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
+    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
         self._work = work
+        self.running = True
+        self.result: Any = None
 
     def step(self) -> None:
-        next(self._work.__await__(), None)
+        if self.running:
+            try:
+                self._work.send(None)
+            except StopIteration as end:
+                self.running, self.result = False, end.value
 
     def cancel(self) -> None:
+        self.running = False
         self._work.close()
+
+    def __await__(self) -> Generator[None, None, Any]:
+        try:
+            while self.running:
+                yield
+        except GeneratorExit:  # a task that is cancelled cancels what it waits for
+            self.cancel()
+            raise
+        return self.result
 
 
 class Sent(NamedTuple):
@@ -273,8 +294,11 @@ class Socket(Connection):
         self.session: Session | None = None
         self.start: int | None = None
         self.tokens = [(edge.hub.position, claims)]
+        self.backlog: Backlog | None = None
+        self.read: Steps | None = None
 
     async def writable(self) -> None:
+        assert not self.paused or self.backlog._ahead is None, "who does not read costs no page"
         while self.paused:
             await turn()
 
@@ -316,6 +340,29 @@ class Following:
             await turn()
 
 
+class ModelReplay(Replay):
+    """Replay whose pages come out of the model: each is asked for, and is on its way for a while."""
+
+    def __init__(self, edge: "Edge") -> None:
+        self.hub = edge.hub
+        self.follower = edge.follower
+        self.spawn = edge.spawn
+        self._model = edge.model
+        self._metrics = METRICS
+
+    async def page_from_log(self, connection: Connection, after: int, limit: int) -> Page | None:
+        await turn()  # others read just now
+        page = self._model.page(after, self.hub.position, connection.intervals(), limit)
+        await turn()  # it is on its way, and meanwhile things happen
+        return page.within(PAGE_BYTES)
+
+    async def drained_soon(self, connection: Connection) -> bool:
+        for _ in range(6):
+            if connection.paused:
+                await turn()
+        return not connection.paused
+
+
 class Edge(Gateway):
     """The gateway on the model: connections come and go, and take their steps, one at a time."""
 
@@ -324,6 +371,7 @@ class Edge(Gateway):
         self.cursors = SimpleNamespace(mark=self._mark, hurry=lambda: None)
         self.hub = Hub(0, Recent(0, MEMORY_BYTES), self._disconnect)
         self.follower = Following(self.model, self.hub)
+        self.replay = ModelReplay(self)
         self.pulse = Pulse(self.hub, self.cursors, 1, 1)
         self.settings = SimpleNamespace(commands_per_second=1)
         self.revocations = Revocations()
@@ -331,15 +379,14 @@ class Edge(Gateway):
         self.count = 0
         self.sockets: list[Socket] = []
 
-    def spawn(self, connection: Connection, work: Coroutine[Any, Any, None]) -> Steps:
-        return Steps(work)
-
-    async def _page_from_log(self, connection: Connection) -> Page:
-        page = self.model.page(
-            connection.written, self.hub.position, connection.intervals(), gateway_module.PAGE_ENTRIES
-        )
-        await turn()  # it is on its way, and meanwhile things happen
-        return page
+    def spawn(self, connection: Connection, work: Coroutine[Any, Any, Any]) -> Steps:
+        steps = Steps(work)
+        if isinstance(owner := getcoroutinelocals(work)["self"], Backlog):
+            connection.backlog = owner
+        else:
+            assert connection.read is None or not connection.read.running, "one page ahead, not two"
+            connection.read = steps
+        return steps
 
     def _disconnect(self, hub: Hub, entry: Entry) -> None:
         for socket in [c for c in hub if c.id == entry.type]:
@@ -362,14 +409,20 @@ class Edge(Gateway):
 
     def proceed(self, socket: Socket) -> None:
         """Do what comes next: load the session, begin, then page after page."""
+        self.read_on(socket)
         if socket.session is None:
             socket.session = self.model.session(socket.user, socket.device, socket.asked.after)
         elif socket.early is not None:
             socket.start, _ = gateway_module._place(socket.asked, socket.session)
             socket.begin(socket.session, socket.start)
-            self.catch_up(socket)
+            self.replay.catch_up(socket)
         elif socket.catching_up is not None:
             socket.catching_up.step()
+
+    def read_on(self, socket: Socket) -> None:
+        """Let a page that is being read come nearer."""
+        if socket.read is not None:
+            socket.read.step()
 
     def drop(self, socket: Socket) -> None:
         if socket.start is None:
@@ -430,6 +483,7 @@ def check(edge: Edge) -> None:
     assert not edge.hub._receivers
     assert not edge.hub._last
     assert edge.count == 0
+    assert not any(socket.read is not None and socket.read.running for socket in edge.sockets)
 
 
 def check_order(model: Model, socket: Socket) -> None:
@@ -520,6 +574,13 @@ class Story:
                 self.edge.proceed(socket)
         return socket and (socket.id, socket.state, socket.written)
 
+    def pages_come_nearer(self, draw: Random) -> object:
+        socket = self._one(draw)
+        for _ in range(draw.choice([1, 1, 2])):
+            if socket is not None:
+                self.edge.read_on(socket)
+        return socket and socket.id
+
     def read(self, draw: Random) -> object:
         socket = self._one(draw)
         if socket is not None:
@@ -558,7 +619,8 @@ class Story:
 
     LIKELIHOOD: ClassVar = {
         publish: 5, move: 4, a_group_arrives: 5, what_is_missing_is_read: 3, connect: 4, proceed: 8, read: 7,
-        refresh: 2, disconnect: 1, disconnect_through_the_log: 0.5, heartbeat: 2, retain: 0.5,
+        pages_come_nearer: 3, refresh: 3, disconnect: 1, disconnect_through_the_log: 0.5, heartbeat: 2,
+        retain: 0.5,
     }  # fmt: skip
 
 
@@ -583,11 +645,11 @@ def test_everyone_gets_what_is_due_once_and_in_order(numbers: list[int]) -> None
 
 
 def goes_live_before_its_last_page(patch: pytest.MonkeyPatch) -> None:
-    def write(self: Gateway, connection: Connection, page: Page) -> None:
-        connection.write_page(page, PAGE_BYTES)
+    def write(self: Replay, connection: Connection, page: Page) -> None:
+        connection.write_page(page)
         self.hub.go_live(connection)
 
-    patch.setattr(Gateway, "_write", write)
+    patch.setattr(Replay, "write", write)
 
 
 def forgets_what_came_while_the_session_was_loaded(patch: pytest.MonkeyPatch) -> None:
@@ -629,11 +691,19 @@ def joins_at_the_end_of_a_group(patch: pytest.MonkeyPatch) -> None:
 def replays_what_was_withheld(patch: pytest.MonkeyPatch) -> None:
     withheld = Connection.write_page
 
-    def careless(self: Connection, page: Page, limit: int) -> None:
+    def careless(self: Connection, page: Page) -> None:
         plain = [msgspec.structs.replace(entry, exclude=()) for entry in page.entries]
-        withheld(self, page._replace(entries=plain), limit)
+        withheld(self, page._replace(entries=plain))
 
     patch.setattr(Connection, "write_page", careless)
+
+
+def writes_a_page_that_was_read_by_another_token(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Read, "fits", lambda self, connection: self.after == connection.written)
+
+
+def writes_a_page_that_begins_elsewhere(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Read, "fits", lambda self, connection: self.claims is connection.claims)
 
 
 @pytest.mark.parametrize("plant", [
@@ -645,6 +715,8 @@ def replays_what_was_withheld(patch: pytest.MonkeyPatch) -> None:
     forgets_what_the_socket_did_not_take,
     joins_at_the_end_of_a_group,
     replays_what_was_withheld,
+    writes_a_page_that_was_read_by_another_token,
+    writes_a_page_that_begins_elsewhere,
 ])  # fmt: skip
 def test_it_would_be_seen_if_it(
     plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
@@ -800,8 +872,8 @@ def test_no_cursor_follows_over_a_gap_that_was_only_sent() -> None:
     edge.model.floor = 1
     edge.hub.recent.forget(1)
     socket = begun(edge, manual=True, after=0)
-    edge.proceed(socket)
-    edge.proceed(socket)
+    while socket.state is not State.LIVE:
+        edge.proceed(socket)
     assert [frame["type"] for frame, _ in socket.pipe.sent] == ["gap", "ping", "live"]
     edge.heartbeat()
     assert socket.acked == 0
@@ -821,3 +893,82 @@ def test_a_page_on_its_way_is_not_written_to_a_token_that_does_not_grant_it() ->
         edge.proceed(socket)
     assert [frame["type"] for frame, _ in socket.pipe.sent] == ["joined_room", "ping", "live"]
     edge.end()
+
+
+def replayed_from_the_log(events: int) -> tuple[Edge, Socket]:
+    """A connection that has begun to read its backlog from the database."""
+    edge = Edge()
+    for _ in range(events):
+        edge.model.append("user:alice")
+    edge.follower.read(events)
+    edge.hub.recent.forget(events)
+    return edge, begun(edge)
+
+
+def positions(socket: Socket) -> list[int]:
+    return [frame["position"] for frame, _ in socket.pipe.sent if frame["type"] == "event"]
+
+
+def test_the_next_page_is_read_while_one_is_written() -> None:
+    edge, socket = replayed_from_the_log(20)
+    while socket.state is not State.LIVE and socket.backlog._ahead is None:
+        edge.proceed(socket)
+    assert socket.backlog._ahead is not None
+    assert socket.backlog._ahead.after == 2
+    assert positions(socket) == []
+    while not positions(socket):
+        edge.proceed(socket)
+    assert positions(socket) == [1, 2]
+    edge.come_to_rest()
+    assert positions(socket) == list(range(1, 21))
+    edge.end()
+
+
+def test_a_page_read_ahead_is_not_written_to_a_token_that_does_not_grant_it() -> None:
+    edge = Edge()
+    edge.model.move("alice", "red", "client", joins=True)
+    for _ in range(20):
+        edge.model.append("room:red")
+    edge.follower.read(21)
+    edge.hub.recent.forget(21)
+    socket = begun(edge, "red")
+    while not positions(socket):
+        edge.proceed(socket)
+    seen = positions(socket)
+    assert socket.backlog._ahead is not None
+    claims = Claims(user="alice", expires_at=0)
+    edge.refresh(socket, claims)
+    socket.tokens.append((edge.hub.position, claims))
+    while socket.state is not State.LIVE:
+        edge.proceed(socket)
+        socket.pipe.read(10, acks=True)
+    assert positions(socket) == seen
+    edge.end()
+
+
+def test_no_page_is_held_for_who_stops_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.BUFFER_FRAMES", 2)
+    edge, socket = replayed_from_the_log(20)
+    while not socket.paused:
+        edge.proceed(socket)
+    assert socket.backlog._ahead is not None, "it kept up until now"
+    for _ in range(10):
+        edge.proceed(socket)
+    assert socket.backlog._ahead is None
+    assert not socket.read.running
+    socket.pipe.read(100, acks=True)
+    while not socket.paused:
+        edge.proceed(socket)
+    assert socket.backlog._ahead is None, "who was slow just now reads without"
+    edge.come_to_rest()
+    assert positions(socket) == list(range(1, 21))
+    edge.end()
+
+
+def test_a_page_ahead_is_let_go_of_with_its_connection() -> None:
+    edge, socket = replayed_from_the_log(20)
+    while socket.state is not State.LIVE and socket.backlog._ahead is None:
+        edge.proceed(socket)
+    assert socket.read.running
+    edge.drop(socket)
+    assert not socket.read.running
