@@ -435,7 +435,8 @@ class Edge(Gateway):
             self.drop(socket)
 
     def heartbeat(self) -> None:
-        self.pulse.ask_once()
+        self.pulse.gather()
+        self.pulse.ask_some(2)
         for socket in self.open:
             if socket.start is not None and not socket.paused:
                 socket.send_ping()
@@ -845,6 +846,34 @@ def test_it_stays_behind_until_the_hub_has_reached_what_its_session_knows() -> N
     assert [frame["type"] for frame, _ in socket.pipe.sent] == [
         "joined_room", "event", "left_room", "ping", "live",
     ]  # fmt: skip
+    edge.end()
+
+
+def test_some_are_asked_at_a_time_in_turn_and_nobody_twice_before_an_answer() -> None:
+    edge = Edge()
+    phones = [begun(edge, device=f"phone{n}") for n in range(3)]
+
+    def asked() -> list[int]:
+        return [sum(frame["type"] == "ping" for frame, _ in phone.pipe.sent) for phone in phones]
+
+    edge.model.append("user:alice")
+    edge.follower.read(10)
+    edge.pulse.gather()
+    edge.pulse.ask_some(2)
+    assert asked() == [1, 1, 0]
+    edge.pulse.ask_some(2)
+    assert asked() == [1, 1, 1]
+    phones[1].pipe.read(10, acks=False)
+    edge.model.append("user:alice")
+    edge.follower.read(10)
+    for _ in range(2):
+        edge.pulse.gather()
+        edge.pulse.ask_some(3)
+        assert asked() == [1, 2, 1]
+    for phone in phones:
+        phone.pipe.read(10, acks=False)
+    edge.pulse.ask_some(3)
+    assert asked() == [2, 2, 2]
     edge.end()
 
 
