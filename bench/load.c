@@ -410,7 +410,7 @@ static void begin(ns begun) {
 }
 
 static void report(ns elapsed, ns cpu) {
-    uint32_t least = UINT32_MAX, most = 0;
+    uint32_t least = load.subscriber_count ? UINT32_MAX : 0, most = 0;
     for (int i = 0; i < load.subscriber_count; i++) {
         uint32_t n = load.subscribers[i].deliveries;
         least = n < least ? n : least;
@@ -609,10 +609,10 @@ int main(int argc, char **argv) {
     for (;;) {
         turn(-1);
         ssize_t got = read(0, line + size, sizeof line - 1 - size);
-        if (got == 0 || size + got >= sizeof line - 1)
-            return 0;
         if (got < 0)
             continue;
+        if (got == 0 || size + got >= sizeof line - 1)
+            return 0;
         line[size += got] = 0;
         if (line[size - 1] == '\n') {
             obey(line);

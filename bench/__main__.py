@@ -1,0 +1,78 @@
+"""``python -m bench``: measure, print tables, keep the raw values and a plot in ``bench/results``."""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import plot, report
+from bench.measure import OTHER_CORE
+from bench.results import TIDINGS, Results
+from bench.catalogue import SCENARIOS
+from bench.stage import Stage
+from bench.tools import HERE, Missing, prepare
+
+RESULTS = HERE / "results"
+
+
+def main() -> int:
+    """Run what the arguments name; the status is 1 where a scenario broke off."""
+    arguments = _arguments()
+    try:
+        tools, missing = prepare()
+    except Missing as error:
+        print(error, file=sys.stderr)
+        return 2
+    about = report.about(tools, missing, arguments.rounds)
+    results = Results()
+    os.sched_setaffinity(0, OTHER_CORE)
+    with tempfile.TemporaryDirectory(prefix="tidings-bench-") as directory:
+        stage = Stage(tools, Path(directory), results, rounds=arguments.rounds, quick=arguments.quick)
+        broken = [name for name in arguments.scenarios if not _completes(name, stage)]
+    _keep(results, about)
+    return 1 if broken else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="scenario", help=f"out of: {', '.join(SCENARIOS)}")
+    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds of each (default: 5)")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the counts, to try things out")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.scenarios) - set(SCENARIOS):
+        parser.error(f"there is no scenario {', '.join(unknown)}")
+    arguments.scenarios = arguments.scenarios or list(SCENARIOS)
+    return arguments
+
+
+def _completes(name: str, stage: Stage) -> bool:
+    """Run a scenario; one that breaks off says so in the report, and the others go on."""
+    begun = time.monotonic()
+    try:
+        SCENARIOS[name](stage)
+    except Exception as error:
+        traceback.print_exc()
+        stage.results.flaw(name, TIDINGS, f"the scenario broke off: {error}")
+        return False
+    finally:
+        print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    return True
+
+
+def _keep(results: Results, about: list[str]) -> None:
+    text = report.text(results, about)
+    print(text)
+    name = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text + "\n")
+    (RESULTS / f"{name}.json").write_text(report.raw(results, about) + "\n")
+    plot.draw(results, RESULTS / f"{name}.svg")
+    print(f"\nkept as {RESULTS / name}.md, .json, .svg", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Connections themselves: what one costs to make, to hold, and to bring back after an outage."""
+
+import time
+from typing import Final
+
+from bench.generator import Run
+from bench.results import TIDINGS, Metric
+from bench.stage import Stage
+from bench.targets import Target, naive, nchan, plain, socketio, ws
+from bench.tidings import MAX_MEMBERS, Tidings
+
+IDLE: Final = "idle"
+CONNECT: Final = "connect"
+_IDLE_USERS = 10_000
+_REST = 25
+"""Seconds: as long as a heartbeat, so that each connection has one."""
+_CONNECTS = 1_500
+_STORM = 5_000
+_MISSED = 20
+
+MEMORY: Final = Metric(IDLE, f"{_IDLE_USERS:,} connections: memory (PSS) of each", "kB")
+REST: Final = Metric(IDLE, f"{_IDLE_USERS:,} connections at rest, {_REST} s with heartbeats", "% of a core")
+CONNECTED: Final = Metric(CONNECT, f"{_CONNECTS:,} at 64 a time, new users, new tokens", "µs CPU per connect")
+STORM_TIME: Final = Metric(CONNECT, f"storm: {_STORM:,} at once, {_MISSED} missed events each", "s until live")
+STORM_CPU: Final = Metric(CONNECT, f"storm: {_STORM:,} at once, {_MISSED} missed events each: CPU", "s CPU")
+STORM_MISSING: Final = Metric(CONNECT, "storm: events that did not arrive", "events")
+
+
+def idle(stage: Stage) -> None:
+    """Measure memory for a connection, and the CPU of having them."""
+    with stage.serving(stage.tidings(), nchan(), socketio(), ws(), naive()) as targets:
+        empty = {target.name: target.memory() for target in targets}
+        users = stage.scaled(_IDLE_USERS)
+        with stage.connected(IDLE, targets, lambda target: target.room(users)) as pairs:
+            before = {target.name: target.cost() for target, _ in pairs}
+            time.sleep(_REST)  # the time over which rest is measured
+            for target in targets:
+                held = target.memory() - empty[target.name]
+                stage.results.add(MEMORY, target.name, held / users / 1e3)
+                # In microseconds a second, of which 10,000 are a percent.
+                stage.add_cost(REST, target, target.cost().since(before[target.name]), _REST * 10_000)
+
+
+def connect(stage: Stage) -> None:
+    """Measure connects against uvicorn's own, then a storm of them."""
+    tidings = stage.tidings()
+    with stage.serving(tidings, plain()) as targets:
+        for turn in range(stage.rounds):
+            for target in targets if turn % 2 else reversed(targets):
+                _connect(stage, target)
+        _storm(stage, tidings)
+
+
+def _connect(stage: Stage, target: Target) -> None:
+    count = stage.scaled(_CONNECTS)
+    with stage.load(target, target.users(count)) as load:
+        run, cost = stage.burst(CONNECT, target, load.connect)
+        if run.ready:
+            stage.add_cost(CONNECTED, target, cost, run.ready)
+        load.close()
+
+
+def _storm(stage: Stage, tidings: Tidings) -> None:
+    users = stage.scaled(_STORM)
+    with stage.load(tidings, tidings.users(users)) as load:
+        stage.check(CONNECT, tidings, load.connect())
+        load.close()
+    with stage.load(tidings, []) as load:
+        for first in range(0, users, MAX_MEMBERS):
+            load.publishers(1, tidings.to_many(first, min(MAX_MEMBERS, users - first)))
+            stage.check(CONNECT, tidings, load.saturate(0, _MISSED))
+    with stage.load(tidings, tidings.again(users)) as load:
+        run, cost = stage.burst(CONNECT, tidings, lambda: load.connect(users))
+        stage.results.add(STORM_TIME, TIDINGS, run.seconds)
+        stage.results.add(STORM_CPU, TIDINGS, cost.service)
+        stage.results.add(STORM_MISSING, TIDINGS, _missing(run, users))
+        load.close()
+
+
+def _missing(run: Run, users: int) -> int:
+    """Return how many events did not arrive; one that came twice does not make up for another."""
+    missing = users * _MISSED - run.deliveries
+    return missing if missing or run.least == run.most else users * (_MISSED - run.least)
