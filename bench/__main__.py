@@ -23,7 +23,7 @@ def main() -> int:
     """Run what the arguments name; the status is 1 where a scenario broke off."""
     arguments = _arguments()
     try:
-        tools, missing = prepare()
+        tools, missing = prepare(arguments.tidings)
     except Missing as error:
         print(error, file=sys.stderr)
         return 2
@@ -42,6 +42,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("scenarios", nargs="*", metavar="scenario", help=f"out of: {', '.join(SCENARIOS)}")
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds of each (default: 5)")
     parser.add_argument("--quick", action="store_true", help="a quarter of the counts, to try things out")
+    beside = Path(sys.executable).with_name("tidings")
+    parser.add_argument("--tidings", default=str(beside), help="the command to measure (default: beside Python)")
     arguments = parser.parse_args()
     if unknown := set(arguments.scenarios) - set(SCENARIOS):
         parser.error(f"there is no scenario {', '.join(unknown)}")

@@ -43,7 +43,8 @@ class Run(msgspec.Struct):
     def flaws(self) -> list[str]:
         """Say what went wrong, if anything did."""
         wrong = {
-            "deliveries missing": self.expected - self.deliveries,
+            "deliveries missing": max(0, self.expected - self.deliveries),
+            "deliveries too many": max(0, self.deliveries - self.expected),
             "answers missing": self.posts - self.answers,
             "posts refused": self.errors,
             "connections refused": self.failed,
@@ -101,9 +102,9 @@ class Load:
         self._process.communicate()  # the end of its input ends it
         self._directory.cleanup()
 
-    def connect(self, concurrency: int = 64) -> Run:
-        """Connect all subscribers, and wait until they are ready."""
-        return self._ask(f"connect {concurrency}")
+    def connect(self, concurrency: int = 64, each: int = 0) -> Run:
+        """Connect all subscribers; wait until they are ready, and have got ``each`` deliveries each."""
+        return self._ask(f"connect {concurrency} {each}")
 
     def publishers(self, count: int, request: str) -> Run:
         """Open connections that POST ``request`` from now on."""

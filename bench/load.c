@@ -8,7 +8,7 @@
  *
  * It takes one command a line on stdin and answers each with one line of JSON on stdout:
  *
- *   connect CONCURRENCY                         all subscribers, until they are ready
+ *   connect CONCURRENCY EACH                    all subscribers, until they are ready and have EACH deliveries
  *   publishers COUNT REQUEST                    open COUNT connections for the request in the file REQUEST
  *   one FAN COUNT                               a POST only when the last one has fully arrived
  *   paced FAN COUNT RATE                        RATE POSTs a second, whatever the answers do
@@ -85,7 +85,7 @@ static struct {
 static struct {
     enum { IDLE, ONE, PACED, SATURATE } mode;
     ns begun, interval, due;
-    int64_t fan, count, posts, answers, errors, deliveries, stray, other;
+    int64_t fan, count, expected, posts, answers, errors, deliveries, stray, other;
     histogram latency, answer;
 } run;
 
@@ -420,7 +420,7 @@ static void report(ns elapsed, ns cpu) {
            "\"posts\":%ld,\"answers\":%ld,\"errors\":%ld,\"expected\":%ld,\"deliveries\":%ld,"
            "\"least\":%u,\"most\":%u,\"stray\":%ld,\"other\":%ld,",
            elapsed / 1e9, cpu / 1e9, load.ready_count, load.failed, load.lost, load.refusal, run.posts, run.answers,
-           run.errors, run.count * run.fan, run.deliveries, least, most, run.stray, run.other);
+           run.errors, run.expected, run.deliveries, least, most, run.stray, run.other);
     printf("\"p50\":%.6f,\"p90\":%.6f,\"p99\":%.6f,\"max\":%.6f,\"answer_p50\":%.6f,\"answer_p99\":%.6f}\n",
            percentile(&run.latency, 0.5) / 1e9, percentile(&run.latency, 0.9) / 1e9,
            percentile(&run.latency, 0.99) / 1e9, run.latency.most / 1e9, percentile(&run.answer, 0.5) / 1e9,
@@ -432,11 +432,12 @@ static void report(ns elapsed, ns cpu) {
     run.begun = INT64_MAX;
 }
 
-static void connect_all(int concurrency) {
+static void connect_all(int concurrency, int64_t each) {
     begin(0);
+    run.expected = each * load.subscriber_count;
     ns start = now(CLOCK_MONOTONIC), cpu = now(CLOCK_PROCESS_CPUTIME_ID);
     int next = 0;
-    while (load.ready_count + load.failed + load.lost < load.subscriber_count) {
+    while (load.ready_count + load.failed + load.lost < load.subscriber_count || run.deliveries < run.expected) {
         for (; next < load.subscriber_count && load.connecting < concurrency; next++) {
             load.connecting++;
             start_connect(&load.subscribers[next]);
@@ -450,22 +451,23 @@ static void connect_all(int concurrency) {
 
 static void publish(int mode, int64_t fan, int64_t count, double rate) {
     int64_t stray = run.stray, other = run.other;
-    begin(now(CLOCK_REALTIME));
+    begin(now(CLOCK_REALTIME) - 1000); /* what went through a double, as in JavaScript, is off by up to 128 */
     run.stray = stray;
     run.other = other;
     run.fan = fan;
     run.count = count;
+    run.expected = count * fan;
     run.mode = mode;
     ns start = now(CLOCK_MONOTONIC), cpu = now(CLOCK_PROCESS_CPUTIME_ID), passed = 0;
     if (mode == PACED) {
         run.interval = 1e9 / rate;
-        run.due = run.begun;
+        run.due = now(CLOCK_REALTIME);
         struct timespec tick = {.tv_nsec = run.interval < 500000 ? run.interval : 500000};
         timerfd_settime(load.timer.fd, 0, &(struct itimerspec){tick, tick}, NULL);
     }
     for (int i = 0; mode == SATURATE && i < load.publisher_count && run.posts < count; i++)
         post(&load.publishers[i], now(CLOCK_REALTIME));
-    while ((run.answers < count || run.deliveries < count * fan) && passed < load.timeout) {
+    while ((run.answers < count || run.deliveries < run.expected) && passed < load.timeout) {
         advance();
         turn(100);
         passed = now(CLOCK_MONOTONIC) - start;
@@ -543,8 +545,8 @@ static void obey(char *line) {
     char request[4096];
     long fan, count;
     double rate;
-    if (sscanf(line, "connect %ld", &count) == 1)
-        connect_all(count);
+    if (sscanf(line, "connect %ld %ld", &count, &fan) == 2)
+        connect_all(count, fan);
     else if (sscanf(line, "publishers %ld %4095[^\n]", &count, request) == 2)
         open_publishers(count, request);
     else if (sscanf(line, "one %ld %ld", &fan, &count) == 2)

@@ -21,7 +21,6 @@ class Results:
     def __init__(self) -> None:
         self.values: dict[Metric, dict[str, list[float]]] = {}
         self.flaws: dict[str, list[str]] = {}
-        self.notes: list[str] = []
 
     def add(self, metric: Metric, server: str, value: float) -> None:
         """Keep the value of one more round."""
@@ -34,8 +33,8 @@ class Results:
             said.append(what)
 
     def is_flawed(self, scenario: str) -> bool:
-        """Tell whether Tidings did something wrong."""
-        return f"{scenario}: {TIDINGS}" in self.flaws
+        """Tell whether Tidings did something wrong, by whichever name it ran."""
+        return any(where.startswith(f"{scenario}: {TIDINGS}") for where in self.flaws)
 
     def median(self, metric: Metric, server: str = TIDINGS) -> float | None:
         """Return the median of the rounds, if there were any."""

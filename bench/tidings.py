@@ -6,7 +6,6 @@ import hmac
 import http.client
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +38,7 @@ class Tidings(Target):
 
     def command(self, tools: Tools, directory: Path) -> list[str]:
         """Serve, as in production."""
-        return [str(Path(sys.executable).with_name("tidings")), "serve", "--port", str(self.port)]
+        return [tools.tidings, "serve", "--port", str(self.port)]
 
     def environment(self, directory: Path) -> dict[str, str]:
         """Return defaults but for what a benchmark needs."""

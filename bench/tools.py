@@ -22,6 +22,7 @@ class Tools(NamedTuple):
     nginx: str
     nginx_modules: str
     node: str
+    tidings: str
 
     @property
     def peers(self) -> set[str]:
@@ -34,11 +35,11 @@ class Tools(NamedTuple):
         return names
 
 
-def prepare() -> tuple[Tools, list[str]]:
+def prepare(tidings: str) -> tuple[Tools, list[str]]:
     """Build and install; return what there is, and a line for each thing that is missing."""
     missing: list[str] = []
     nginx, modules = _nginx(missing)
-    return Tools(_build("load"), _build("floor"), nginx, modules, _node(missing)), missing
+    return Tools(_build("load"), _build("floor"), nginx, modules, _node(missing), tidings), missing
 
 
 def _build(name: str) -> Path:

@@ -55,7 +55,7 @@ def ingest(stage: Stage) -> None:
     ):
         batches = tidings.has_batches()
         if not batches:
-            stage.results.flaw(INGEST, TIDINGS, "NOT AVAILABLE: POST /v1/events/batch answers 404")
+            stage.results.flaw(f"{INGEST}, batches", TIDINGS, "NOT AVAILABLE: POST /v1/events/batch answers 404")
         raw = _Raw(tidings.database_url, tidings.data())
         for turn in range(stage.rounds):
             for target, load in [*pairs[turn % len(pairs) :], *pairs[: turn % len(pairs)]]:
@@ -69,7 +69,7 @@ def _single(stage: Stage, pair: Pair) -> None:
     target, load = pair
     body = target.to_nobody() if isinstance(target, Tidings) else target.to_room()
     load.publishers(_CONNECTIONS, body)
-    run, cost = stage.burst(INGEST, target, lambda: load.saturate(0, stage.scaled(4000)))
+    run, cost = stage.burst(INGEST, target, lambda: load.saturate(0, stage.scaled(8000)))
     stage.add_cost(SINGLE, target, cost, run.posts)
     stage.results.add(SINGLE_RATE, target.name, run.posts / run.seconds)
 
@@ -77,7 +77,7 @@ def _single(stage: Stage, pair: Pair) -> None:
 def _batched(stage: Stage, tidings: Tidings, pair: Pair) -> None:
     target, load = pair
     load.publishers(_BATCH_CONNECTIONS, tidings.to_nobody(BATCH))
-    run, cost = stage.burst(INGEST, target, lambda: load.saturate(0, stage.scaled(200)))
+    run, cost = stage.burst(INGEST, target, lambda: load.saturate(0, stage.scaled(600)))
     stage.add_cost(BATCHED, target, cost, run.posts * BATCH)
     stage.results.add(BATCHED_RATE, target.name, run.posts * BATCH / run.seconds)
 
@@ -116,7 +116,7 @@ class _Raw:
 
 
 def _raw(stage: Stage, target: Target, raw: _Raw) -> None:
-    batches = [raw.rows(BATCH) for _ in range(stage.scaled(200))]
+    batches = [raw.rows(BATCH) for _ in range(stage.scaled(400))]
     copied, single = raw.rows(stage.scaled(40_000)), raw.rows(stage.scaled(800))
 
     async def insert(connection: asyncpg.Connection) -> None:

@@ -13,7 +13,7 @@ _USERS = 10_000
 _FEWER = 1_000
 _PUBLISHERS = 64
 _RATE = 1_000
-_SECONDS = 1.5
+_SECONDS = 2
 
 CPU: Final = Metric(UNICAST, f"{_USERS:,} users, {_PUBLISHERS} publishers", "µs CPU per POST")
 RATE: Final = Metric(UNICAST, f"{_USERS:,} users, {_PUBLISHERS} publishers: rate", "deliveries/s")
@@ -54,7 +54,7 @@ def _latency(stage: Stage, pair: Pair) -> None:
     target, load = pair
     load.publishers(_PUBLISHERS, target.to_user())
     target.place(ANY_CORE)
-    count = stage.scaled(round(_RATE * _SECONDS))
+    count = stage.scaled(_RATE * _SECONDS)
     run, _ = stage.burst(LATENCY, target, lambda: load.paced(1, count, _RATE))
     target.place(SERVER_CORE)
     if run.deliveries:
