@@ -91,6 +91,7 @@ class Load:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._answers = iter(self._process.stdout or ())
         pin([self._process.pid], OTHER_CORE)
 
     def __enter__(self) -> Self:
@@ -129,8 +130,5 @@ class Load:
         return self._ask("close")
 
     def _ask(self, command: str) -> Run:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(f"{command}\n")
-        self._process.stdin.flush()
-        return msgspec.json.decode(self._process.stdout.readline(), type=Run)
+        print(command, file=self._process.stdin, flush=True)
+        return msgspec.json.decode(next(self._answers), type=Run)

@@ -28,7 +28,9 @@ def text(results: Results, about: Sequence[str]) -> str:
 def raw(results: Results, about: Sequence[str]) -> str:
     """Return every value of every round as JSON."""
     values = [metric._asdict() | {"rounds": servers} for metric, servers in results.values.items()]
-    return json.dumps({"about": about, "values": values, "flaws": results.flaws}, indent=1, ensure_ascii=False)
+    return json.dumps(
+        {"about": about, "values": values, "flaws": results.flaws}, indent=1, ensure_ascii=False
+    )
 
 
 def about(tools: Tools, missing: Iterable[str], rounds: int) -> list[str]:

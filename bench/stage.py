@@ -67,8 +67,7 @@ class Stage:
     def turns(self, pairs: Sequence[Pair]) -> Iterator[Pair]:
         """Yield every server once a round, each round beginning with the next one."""
         for turn in range(self.rounds):
-            at = turn % len(pairs)
-            yield from [*pairs[at:], *pairs[:at]]
+            yield from rotated(pairs, turn)
 
     def burst(self, scenario: str, target: Target, act: Callable[[], Run]) -> tuple[Run, Cost]:
         """Do something with a server; return what happened, and what it cost the server."""
@@ -88,3 +87,9 @@ class Stage:
         self.results.add(metric, target.name, cost.service / divisor * MICRO)
         if target.name == TIDINGS:
             self.results.add(metric, WITH_DATABASE, cost.total / divisor * MICRO)
+
+
+def rotated(pairs: Sequence[Pair], turn: int) -> list[Pair]:
+    """Return them all, another one first each turn."""
+    at = turn % len(pairs)
+    return [*pairs[at:], *pairs[:at]]

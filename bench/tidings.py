@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,8 +91,13 @@ class Tidings(Target):
 
     def wait_for(self, position: int) -> None:
         """Wait until the service has followed the log to this position."""
-        while json.loads(self._call("GET", "/readyz")[1]).get("position", 0) < position:
+        while self.position() < position:
             time.sleep(0.05)
+
+    def position(self) -> int:
+        """Return how far the service has followed the log."""
+        position: int = json.loads(self._call("GET", "/readyz")[1])["position"]
+        return position
 
     def to_room(self) -> str:
         """Publish to the room made last."""
@@ -108,12 +114,17 @@ class Tidings(Target):
 
     def batch_to_room(self, events: int) -> str:
         """Publish many events to the room made last, in one POST."""
-        return self._batch(events, f"room:bench-{self._label}")
+        return self.batch([f"room:bench-{self._label}"] * events)
+
+    def batch(self, addresses: Iterable[str]) -> str:
+        """Publish an event to each of these, in one POST."""
+        events = ",".join(map(self._event, addresses))
+        return self._post("/v1/events/batch", f'{{"events":[{events}]}}')
 
     def to_nobody(self, events: int = 0) -> str:
         """Publish to a user who never comes: one event, or a batch of them."""
         if events:
-            return self._batch(events, "user:nobody")
+            return self.batch(["user:nobody"] * events)
         return self._post("/v1/events", self._event("user:nobody"))
 
     def cost(self) -> Cost:
@@ -149,9 +160,6 @@ class Tidings(Target):
 
     def _event(self, address: str) -> str:
         return f'{{"to":"{address}","type":"bench","data":{self.data()}}}'
-
-    def _batch(self, events: int, address: str) -> str:
-        return self._post("/v1/events/batch", f'{{"events":[{",".join([self._event(address)] * events)}]}}')
 
     def _post(self, path: str, body: str) -> str:
         return request(path, body, [f"Authorization: Bearer {_ADMIN}"])

@@ -20,7 +20,9 @@ _MISSED = 20
 MEMORY: Final = Metric(IDLE, f"{_IDLE_USERS:,} connections: memory (PSS) of each", "kB")
 REST: Final = Metric(IDLE, f"{_IDLE_USERS:,} connections at rest, {_REST} s with heartbeats", "% of a core")
 CONNECTED: Final = Metric(CONNECT, f"{_CONNECTS:,} at 64 a time, new users, new tokens", "µs CPU per connect")
-STORM_TIME: Final = Metric(CONNECT, f"storm: {_STORM:,} at once, {_MISSED} missed events each", "s until live")
+STORM_TIME: Final = Metric(
+    CONNECT, f"storm: {_STORM:,} at once, {_MISSED} missed events each", "s until live"
+)
 STORM_CPU: Final = Metric(CONNECT, f"storm: {_STORM:,} at once, {_MISSED} missed events each: CPU", "s CPU")
 STORM_MISSING: Final = Metric(CONNECT, "storm: events that did not arrive", "events")
 
@@ -76,4 +78,3 @@ def _storm(stage: Stage, tidings: Tidings) -> None:
         stage.results.add(STORM_CPU, TIDINGS, cost.service)
         stage.results.add(STORM_MISSING, TIDINGS, users * _MISSED - run.deliveries)
         load.close()
-

@@ -10,7 +10,7 @@ import uvloop
 
 from bench.measure import SERVER_CORE, running_on
 from bench.results import TIDINGS, Metric
-from bench.stage import MICRO, Pair, Stage
+from bench.stage import MICRO, Pair, Stage, rotated
 from bench.targets import Target, nchan, plain, socketio
 from bench.tidings import Tidings
 
@@ -55,10 +55,12 @@ def ingest(stage: Stage) -> None:
     ):
         batches = tidings.has_batches()
         if not batches:
-            stage.results.flaw(f"{INGEST}, batches", TIDINGS, "NOT AVAILABLE: POST /v1/events/batch answers 404")
+            stage.results.flaw(
+                f"{INGEST}, batches", TIDINGS, "NOT AVAILABLE: POST /v1/events/batch answers 404"
+            )
         raw = _Raw(tidings.database_url, tidings.data())
         for turn in range(stage.rounds):
-            for target, load in [*pairs[turn % len(pairs) :], *pairs[: turn % len(pairs)]]:
+            for target, load in rotated(pairs, turn):
                 _single(stage, (target, load))
                 if target is tidings and batches:
                     _batched(stage, tidings, (target, load))
@@ -136,5 +138,3 @@ def _raw(stage: Stage, target: Target, raw: _Raw) -> None:
     stage.results.add(BATCHED, RAW, (client + database) / (len(batches) * BATCH) * MICRO)
     stage.results.add(COPIED_RATE, RAW, len(copied) / raw.timed(copy))
     stage.results.add(COMMITTED_RATE, RAW, len(single) / raw.timed(commit))
-
-
