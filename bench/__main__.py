@@ -70,9 +70,7 @@ def _completes(name: str, stage: Stage, deadline: float) -> bool:
     """Run a scenario; one that breaks off says so in the report, and the others go on."""
     begun = time.monotonic()
     try:
-        if begun > deadline:
-            raise OutOfTime
-        SCENARIOS[name](stage)
+        _run(name, stage, deadline)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other scenarios are worth having
         traceback.print_exc()
         stage.results.flaw(name, TIDINGS, f"the scenario broke off: {error!r}")
@@ -80,6 +78,12 @@ def _completes(name: str, stage: Stage, deadline: float) -> bool:
     finally:
         print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     return True
+
+
+def _run(name: str, stage: Stage, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise OutOfTime
+    SCENARIOS[name](stage)
 
 
 def _out_of_time(*_: object) -> NoReturn:

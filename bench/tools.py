@@ -43,13 +43,14 @@ def prepare(tidings: str) -> tuple[Tools, list[str]]:
 
 
 def _build(name: str) -> Path:
-    source, program = HERE / f"{name}.c", BUILD / name
+    program, sources, headers = BUILD / name, [*HERE.glob(f"{name}*.c")], [*HERE.glob(f"{name}*.h")]
     compiler = shutil.which("cc")
     if compiler is None:
         raise Missing("there is no C compiler: apt-get install gcc libc6-dev")
     BUILD.mkdir(exist_ok=True)
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", program, source], check=True)
+    newest = max(source.stat().st_mtime for source in (*sources, *headers))
+    if not program.exists() or program.stat().st_mtime < newest:
+        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", program, *sources], check=True)
     return program
 
 

@@ -19,7 +19,10 @@ _MISSED = 20
 
 MEMORY: Final = Metric(IDLE, f"{_IDLE_USERS:,} connections: memory (PSS) of each", "kB")
 REST: Final = Metric(IDLE, f"{_IDLE_USERS:,} connections at rest, {_REST} s with heartbeats", "% of a core")
-CONNECTED: Final = Metric(CONNECT, f"{_CONNECTS:,} at 64 a time, new users, new tokens", "µs CPU per connect")
+CONNECTED: Final = Metric(
+    CONNECT, f"{_CONNECTS:,} known users, new tokens, 64 at a time", "µs CPU per connect"
+)
+FIRST: Final = Metric(CONNECT, f"{_CONNECTS:,} users who come for the first time", "µs CPU per connect")
 STORM_TIME: Final = Metric(
     CONNECT, f"storm: {_STORM:,} at once, {_MISSED} missed events each", "s until live"
 )
@@ -47,27 +50,41 @@ def idle(stage: Stage) -> None:
 def connect(stage: Stage) -> None:
     """Measure connects against uvicorn's own, then a storm of them."""
     tidings = stage.tidings()
+    count = stage.scaled(_CONNECTS)
     with stage.serving(tidings, plain()) as targets:
+        for _ in range(stage.rounds):
+            _connect(stage, FIRST, tidings, tidings.users(count))
+        _introduce(stage, tidings, count)
         for turn in range(stage.rounds):
             for target in targets if turn % 2 else reversed(targets):
-                _connect(stage, target)
+                known = tidings.again(count) if target is tidings else target.users(count)
+                _connect(stage, CONNECTED, target, known)
         _storm(stage, tidings)
 
 
-def _connect(stage: Stage, target: Target) -> None:
-    count = stage.scaled(_CONNECTS)
-    with stage.load(target, target.users(count)) as load:
+def _connect(stage: Stage, metric: Metric, target: Target, paths: list[str]) -> None:
+    with stage.load(target, paths) as load:
         run, cost = stage.burst(CONNECT, target, load.connect)
         if run.ready:
-            stage.add_cost(CONNECTED, target, cost, run.ready)
+            stage.add_cost(metric, target, cost, run.ready)
+        load.close()
+
+
+def _introduce(stage: Stage, tidings: Tidings, count: int) -> None:
+    """Make users who have been here: connected, received something, gone."""
+    with stage.load(tidings, tidings.users(count)) as load:
+        stage.check(CONNECT, tidings, load.connect())
+        for first in range(0, count, MAX_MEMBERS):
+            size = min(MAX_MEMBERS, count - first)
+            load.publishers(1, tidings.to_many(first, size))
+            stage.check(CONNECT, tidings, load.one(size, 1))
+        load.settle()
         load.close()
 
 
 def _storm(stage: Stage, tidings: Tidings) -> None:
     users = stage.scaled(_STORM)
-    with stage.load(tidings, tidings.users(users)) as load:
-        stage.check(CONNECT, tidings, load.connect())
-        load.close()
+    _introduce(stage, tidings, users)
     with stage.load(tidings, []) as load:
         for first in range(0, users, MAX_MEMBERS):
             load.publishers(1, tidings.to_many(first, min(MAX_MEMBERS, users - first)))

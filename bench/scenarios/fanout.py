@@ -24,7 +24,9 @@ _FEWER_SERVERS = 4
 
 def one_at_a_time(subscribers: int) -> Metric:
     """Return the metric of a POST only after the last one has arrived everywhere."""
-    return Metric(FANOUT, f"{subscribers:,} subscribers, one at a time", CPU_PER_DELIVERY)
+    return Metric(
+        FANOUT, f"{subscribers:,} subscriber{'s' if subscribers > 1 else ''}, one at a time", CPU_PER_DELIVERY
+    )
 
 
 GENERATOR: Final = Metric(
