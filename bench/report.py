@@ -41,6 +41,7 @@ def about(tools: Tools, missing: Iterable[str], rounds: int) -> list[str]:
         f"Python {platform.python_version()}, {', '.join(_versions(tools))}",
         "servers on core 0; load generator and PostgreSQL on core 1; latency: servers on both",
         f"medians of {rounds} alternating rounds; ratios are taken within a round",
+        f"load average before: {os.getloadavg()[0]:.2f} (what else runs on the machine is noise here)",
         *missing,
     ]
 
