@@ -1,0 +1,95 @@
+"""What scenarios run on: servers, their subscribers, rounds in which they take turns."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from bench.generator import TIMEOUT, Load, Run
+from bench.results import TIDINGS, WITH_DATABASE, Metric, Results
+from bench.targets import Cost, Target, started
+from bench.tidings import Tidings
+from bench.tools import Tools
+
+MICRO: Final = 1e6
+CPU_PER_DELIVERY: Final = "µs CPU per delivery"
+
+Pair = tuple[Target, Load]
+
+
+class Stage:
+    """The machine's part of a scenario: starts servers, keeps rounds, and takes what was measured."""
+
+    def __init__(self, tools: Tools, directory: Path, results: Results, *, rounds: int, quick: bool) -> None:
+        self.tools = tools
+        self.results = results
+        self.rounds = rounds
+        self.quick = quick
+        self._directory = directory
+
+    def scaled(self, count: int) -> int:
+        """Return ``count``, or a quarter of it in a quick run."""
+        return max(1, count // 4) if self.quick else count
+
+    def tidings(self, name: str = TIDINGS, log: str = "log", **settings: str) -> Tidings:
+        """Return Tidings, on a log that scenarios share unless they name their own."""
+        return Tidings(self._directory / log, name, **settings)
+
+    @contextmanager
+    def serving(self, *targets: Target) -> Iterator[list[Target]]:
+        """Run these servers, as far as this machine has them."""
+        with ExitStack() as stack:
+            yield [
+                stack.enter_context(started(target, self.tools, self._directory))
+                for target in targets
+                if target.name in self.tools.peers or isinstance(target, Tidings)
+            ]
+
+    def load(self, target: Target, paths: Sequence[str], timeout: int = TIMEOUT) -> Load:
+        """Return subscribers that are not connected yet; a context."""
+        return Load(self.tools.load, target.port, target.dialect, paths, timeout=timeout)
+
+    @contextmanager
+    def connected(
+        self, scenario: str, targets: Sequence[Target], paths: Callable[[Target], list[str]]
+    ) -> Iterator[list[Pair]]:
+        """Connect subscribers to each of the servers, and close them in the end."""
+        with ExitStack() as stack:
+            pairs = []
+            for target in targets:
+                load = stack.enter_context(self.load(target, paths(target)))
+                self.check(scenario, target, load.connect())
+                pairs.append((target, load))
+            yield pairs
+            for _, load in pairs:
+                load.close()
+
+    def turns(self, pairs: Sequence[Pair]) -> Iterator[Pair]:
+        """Yield every server once a round, each round beginning with the next one."""
+        for turn in range(self.rounds):
+            yield from rotated(pairs, turn)
+
+    def burst(self, scenario: str, target: Target, act: Callable[[], Run]) -> tuple[Run, Cost]:
+        """Do something with a server; return what happened, and what it cost the server."""
+        before = target.cost()
+        run = act()
+        cost = target.cost().since(before)
+        self.check(scenario, target, run)
+        return run, cost
+
+    def check(self, scenario: str, target: Target, run: Run) -> None:
+        """Keep what went wrong."""
+        for flaw in run.flaws():
+            self.results.flaw(scenario, target.name, flaw)
+
+    def add_cost(self, metric: Metric, target: Target, cost: Cost, divisor: float) -> None:
+        """Keep a cost in microseconds for each of ``divisor``; with a database also the sum."""
+        self.results.add(metric, target.name, cost.service / divisor * MICRO)
+        if target.name == TIDINGS:
+            self.results.add(metric, WITH_DATABASE, cost.total / divisor * MICRO)
+
+
+def rotated(pairs: Sequence[Pair], turn: int) -> list[Pair]:
+    """Return them all, another one first each turn."""
+    at = turn % len(pairs)
+    return [*pairs[at:], *pairs[:at]]

@@ -1,0 +1,248 @@
+"""The servers that are measured: how each is started, subscribed to and published to."""
+
+import socket
+import string
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from bench import measure
+from bench.generator import Dialect
+from bench.tools import Tools
+
+FRAME: Final = 170
+"""Bytes of a message as a subscriber gets it: each server's data are as much shorter as it adds."""
+PEERS: Final = Path(__file__).parent / "peers"
+_PATIENCE = 30.0
+_PAUSE = 0.02
+
+
+class Cost(NamedTuple):
+    """CPU seconds, of the server and of the database that belongs to it."""
+
+    service: float
+    database: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Return both together."""
+        return self.service + self.database
+
+    def since(self, earlier: "Cost") -> "Cost":
+        """Return what was spent in between."""
+        return Cost(self.service - earlier.service, self.database - earlier.database)
+
+
+class NotStarted(Exception):
+    """A server did not come up; the message has its last words."""
+
+
+class Target:
+    """A server under measurement. While it runs, ``port`` and ``pid`` are set."""
+
+    def __init__(self, name: str, *, overhead: int = 0, dialect: Dialect = Dialect()) -> None:  # noqa: B008
+        self.name = name
+        self.dialect = dialect
+        self.port = 0
+        self.pid = 0
+        self._overhead = overhead
+
+    def command(self, tools: Tools, directory: Path) -> list[str]:
+        """Return what starts it on ``port``; it may write to ``directory``."""
+        raise NotImplementedError
+
+    def environment(self, directory: Path) -> dict[str, str] | None:
+        """Return the variables it is started with; None for our own."""
+        return None
+
+    def is_ready(self) -> bool:
+        """Tell whether it serves."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def room(self, count: int) -> list[str]:
+        """Return where ``count`` subscribers of everything connect."""
+        return [self._subscribe(user) for user in range(count)]
+
+    def users(self, count: int) -> list[str]:
+        """Return where ``count`` users connect, who are addressed one by one."""
+        return self.room(count)
+
+    def _subscribe(self, user: int) -> str:
+        return f"/ws?user={user}"
+
+    def to_room(self) -> str:
+        """Return a request that goes to the whole room."""
+        return request("/publish", self.data())
+
+    def to_user(self) -> str:
+        """Return a request that goes to a random user."""
+        return request("/publish?user=@U@", self.data())
+
+    def data(self) -> str:
+        """Return the JSON that carries the time and fills the message up."""
+        bare = len('{"t":,"pad":""}') + 19
+        return '{"t":@T@,"pad":"' + "x" * max(0, FRAME - self._overhead - bare) + '"}'
+
+    def cost(self) -> Cost:
+        """Return what it has spent so far."""
+        return Cost(measure.cpu(self.pid))
+
+    def memory(self) -> int:
+        """Return the bytes it holds."""
+        return measure.memory(self.pid)
+
+    def place(self, cores: set[int]) -> None:
+        """Let it run on these cores only."""
+        measure.pin([self.pid], cores)
+
+
+class Floor(Target):
+    """The least that a fan-out can cost: ``floor.c``."""
+
+    def command(self, tools: Tools, directory: Path) -> list[str]:
+        """Start the program."""
+        return [str(tools.floor), str(self.port)]
+
+
+class Script(Target):
+    """A peer in Python."""
+
+    def command(self, tools: Tools, directory: Path) -> list[str]:
+        """Run the file."""
+        return [sys.executable, str(PEERS / f"{self.name}.py"), str(self.port)]
+
+
+class Node(Target):
+    """A peer in JavaScript."""
+
+    def command(self, tools: Tools, directory: Path) -> list[str]:
+        """Run the file with node."""
+        return [tools.node, str(PEERS / f"{self.name}.mjs"), str(self.port)]
+
+
+class SocketIo(Node):
+    """Socket.IO, whose clients connect through a path and a protocol of its own."""
+
+    def _subscribe(self, user: int) -> str:
+        return f"/socket.io/?EIO=4&transport=websocket&user={user}"
+
+
+class Nchan(Target):
+    """nginx with Nchan: a channel for everybody, or one for each user."""
+
+    def command(self, tools: Tools, directory: Path) -> list[str]:
+        """Fill in the configuration and run nginx on it."""
+        config = directory / "nchan.conf"
+        template = string.Template((PEERS / "nchan.conf").read_text())
+        config.write_text(
+            template.substitute(
+                modules=tools.nginx_modules, directory=directory, port=self.port, descriptors=19000
+            )
+        )
+        return [tools.nginx, "-c", str(config), "-p", str(directory), "-e", "stderr"]
+
+    def room(self, count: int) -> list[str]:
+        """Subscribe all to one channel."""
+        return ["/sub?id=all"] * count
+
+    def users(self, count: int) -> list[str]:
+        """Subscribe each to their own channel."""
+        return [f"/sub?id=user-{user}" for user in range(count)]
+
+    def to_room(self) -> str:
+        """Publish to the one channel."""
+        return request("/pub?id=all", self.data())
+
+    def to_user(self) -> str:
+        """Publish to one user's channel."""
+        return request("/pub?id=user-@U@", self.data())
+
+
+def floor() -> Target:
+    """Return what the kernel alone costs."""
+    return Floor("floor")
+
+
+def nchan() -> Target:
+    """Return nginx with Nchan."""
+    return Nchan("nchan")
+
+
+def socketio() -> Target:
+    """Return Socket.IO."""
+    dialect = Dialect(ready='40{"sid"', hello="40", ping=("2", "3"))
+    return SocketIo("socketio", overhead=len('42["m",,"0123456789abcdefghij"]'), dialect=dialect)
+
+
+def ws() -> Target:
+    """Return the JavaScript library ws."""
+    return Node("ws")
+
+
+def naive() -> Target:
+    """Return what FastAPI's tutorial shows."""
+    return Script("naive")
+
+
+def plain() -> Target:
+    """Return uvicorn that does nothing."""
+    return Script("plain")
+
+
+def request(path: str, body: str, headers: Sequence[str] = ()) -> str:
+    """Return a request as the load generator reads it."""
+    lines = [path, "Content-Type: application/json", *headers]
+    return "\n".join(lines) + f"\n\n{body}"
+
+
+@contextmanager
+def started(target: Target, tools: Tools, directory: Path) -> Iterator[Target]:
+    """Run a server on a free port, on the servers' core, until the context ends."""
+    directory = directory / target.name
+    directory.mkdir(exist_ok=True)
+    target.port = _free_port()
+    log = directory / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            target.command(tools, directory),
+            stdout=output,
+            stderr=output,
+            env=target.environment(directory),
+            cwd=directory,
+        )
+    target.pid = process.pid
+    try:
+        _await(target, process, log)
+        target.place(measure.SERVER_CORE)
+        yield target
+    finally:
+        _end(process)
+
+
+def _await(target: Target, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    patience = time.monotonic() + _PATIENCE
+    while not target.is_ready():
+        if process.poll() is not None or time.monotonic() > patience:
+            raise NotStarted(f"{target.name} did not start: {log.read_text()[-500:]}")
+        time.sleep(_PAUSE)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
