@@ -126,7 +126,7 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
             database, metrics, committed=follower.offer, seen=lambda: follower.seen,
             timeout=settings.append_timeout, window=settings.id_window,
         )  # fmt: skip
-        sessions = Sessions(database, settings.max_devices_per_user)
+        sessions = Sessions(database, hub.recent, settings.max_devices_per_user)
         verifier = verifier_from(settings)
         stack.push_async_callback(verifier.aclose)
         gateway = Gateway(

@@ -12,14 +12,17 @@ down_revision = "0001"
 # One round trip for all who connect at once. A device that is one too many for its user comes back
 # without a cursor, so that it fails nobody else. Rows are made in the order of their keys: two
 # instances that make the same ones wait for each other, never in a circle. The last statement has one
-# snapshot, so ``head`` and the memberships belong together. ``open_session`` stays for the instances of
-# the version before.
+# snapshot, so ``head`` and the memberships belong together.
+#
+# ``quiet_to`` saves most of those who come from before an instance's memory, which begins after ``_base``,
+# a second round trip: up to there nothing is due to them, by whatever grants, and no gap has to be told.
+# ``open_session`` stays for the instances of the version before.
 SESSIONS = """
 create function tidings.open_sessions(
-    _users text[], _devices text[], _afters bigint[], _max_devices integer
+    _users text[], _devices text[], _afters bigint[], _max_devices integer, _base bigint
 ) returns table (
     head bigint, floor bigint, first_seen bigint, "cursor" bigint,
-    rooms text[], sources text[], sinces bigint[], untils bigint[]
+    rooms text[], sources text[], sinces bigint[], untils bigint[], quiet_to bigint
 ) language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -63,11 +66,33 @@ begin
             where d.user_id = l.user_id and d.device = l.device and d.cursor < l.after;
     end if;
     return query
-        select tidings.head(), l.floor, u.first_seen, d.cursor, m.rooms, m.sources, m.sinces, m.untils
-        from unnest(_users, _devices, _afters) with ordinality as a(user_id, device, after, n)
+        with now as materialized (select tidings.head() as head)
+        select now.head, l.floor, u.first_seen, d.cursor, m.rooms, m.sources, m.sinces, m.untils,
+               case when s.begun >= l.floor and s.begun < s.memory
+                    and not exists (
+                        select from tidings.lineage i where i.lost_from < s.begun and s.begun < i.lost_to)
+                    and not exists (
+                        select from (
+                            select 'user:' || a.user_id, 0::bigint, s.memory
+                            union all select 'everyone', u.first_seen, s.memory
+                            union all select 'room:' || r.room, r.since, least(r.until, s.memory)
+                                      from unnest(m.rooms, m.sinces, m.untils) as r(room, since, until)
+                        ) as i(address, since, until)
+                        cross join lateral (
+                            select from tidings.events e
+                            where e.address = i.address
+                              and e.position > greatest(s.begun, i.since) and e.position <= i.until
+                            limit 1) e)
+                    then s.memory end
+        from now
         cross join tidings.log l
+        cross join unnest(_users, _devices, _afters) with ordinality as a(user_id, device, after, n)
         left join tidings.users u on u.user_id = a.user_id
         left join tidings.devices d on d.user_id = a.user_id and d.device = a.device
+        cross join lateral (
+            select case when a.after <= now.head then a.after else least(d.cursor, now.head) end as begun,
+                   least(_base, now.head) as memory
+        ) s
         cross join lateral (
             select array_agg(i.room) as rooms, array_agg(i.source) as sources,
                    array_agg(i.since) as sinces, array_agg(i.until) as untils

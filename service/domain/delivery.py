@@ -48,6 +48,8 @@ class Session(msgspec.Struct, frozen=True):
     memberships: dict[str, Membership]
     past: tuple[tuple[Interval, Source], ...] = ()
     """Rooms left after the cursor: what they hold up to then is still due."""
+    quiet_to: int = 0
+    """Nothing is due, and no gap to be told, between where it begins and this position."""
 
 
 class Delivery:
@@ -84,7 +86,7 @@ class Delivery:
 
     def begin(self, session: Session, position: int) -> None:
         """Start after ``position`` with what the store knows."""
-        self.written = self.acked = position
+        self.written, self.acked = max(position, session.quiet_to), position
         self.first_seen = session.first_seen
         self.snapshot = session.head
         self.rooms = dict(session.memberships)

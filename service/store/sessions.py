@@ -9,7 +9,7 @@ import asyncpg
 from service.domain.delivery import Membership, Session, Source
 from service.domain.recent import Interval
 
-OPEN: Final = "select * from tidings.open_sessions($1, $2, $3, $4)"
+OPEN: Final = "select * from tidings.open_sessions($1, $2, $3, $4, $5)"
 
 CHANGE: Final = "select * from tidings.change_members($1, $2, $3, $4, $5, $6)"
 
@@ -56,20 +56,22 @@ class Change(NamedTuple):
 
 
 async def open_sessions(
-    connection: asyncpg.Connection, wanted: Sequence[Wanted], max_devices: int
+    connection: asyncpg.Connection, wanted: Sequence[Wanted], max_devices: int, base: int
 ) -> list[Session | None]:
     """Know these users and devices from now on, and return what is due to each, from one snapshot.
 
-    A device that is one too many for its user gets None and is not known.
+    ``base`` is where the instance's memory of the log begins. A device that is one too many for its
+    user gets None and is not known.
     """
     users, devices, afters = zip(*wanted, strict=True)
-    rows = await connection.fetch(OPEN, users, devices, afters, max_devices)
+    rows = await connection.fetch(OPEN, users, devices, afters, max_devices, base)
     return [_session(*row) for row in rows]
 
 
 def _session(
     head: int, floor: int, first_seen: int, cursor: int | None, rooms: Sequence[str] | None,
     sources: Sequence[Source] | None, sinces: Sequence[int] | None, untils: Sequence[int | None] | None,
+    quiet_to: int | None,
 ) -> Session | None:  # fmt: skip
     if cursor is None:
         return None
@@ -82,7 +84,7 @@ def _session(
             current[intern(room)] = Membership(source, since)  # its members share one string
         else:
             past.append((Interval(f"room:{room}", since, until), source))
-    return Session(head, floor, first_seen, cursor, current, tuple(past))
+    return Session(head, floor, first_seen, cursor, current, tuple(past), quiet_to or 0)
 
 
 async def change_members(

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from service.domain.delivery import Session
 from service.domain.errors import RateLimited, TidingsError, Unavailable
+from service.domain.recent import Recent
 from service.store import sessions as store
 from service.store.database import Database, Held, translated
 
@@ -25,9 +26,10 @@ class _Waiting(NamedTuple):
 class Sessions:
     """Loads sessions; what waits is bounded by the connections that the instance accepts."""
 
-    def __init__(self, database: Database, max_devices: int) -> None:
+    def __init__(self, database: Database, recent: Recent, max_devices: int) -> None:
         """``max_devices`` is for each user."""
         self._database = database
+        self._recent = recent
         self._max_devices = max_devices
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
@@ -65,9 +67,8 @@ class Sessions:
         try:
             connection = await link.get()
             with translated():
-                sessions = await store.open_sessions(
-                    connection, [waiting.wanted for waiting in group], self._max_devices
-                )
+                wanted = [waiting.wanted for waiting in group]
+                sessions = await store.open_sessions(connection, wanted, self._max_devices, self._recent.base)
         except TidingsError as error:
             link.discard()  # it may be what is wrong
             self._refuse(group, error)

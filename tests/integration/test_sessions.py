@@ -18,8 +18,10 @@ from tests.proxy import database_proxy
 Start = Callable[..., Awaitable[Server]]
 
 
-async def opened(db: asyncpg.Connection, *wanted: tuple[str, str, int | None], devices: int = 10) -> Any:
-    return await store.open_sessions(db, [Wanted(*each) for each in wanted], devices)
+async def opened(
+    db: asyncpg.Connection, *wanted: tuple[str, str, int | None], devices: int = 10, base: int = 0
+) -> Any:
+    return await store.open_sessions(db, [Wanted(*each) for each in wanted], devices, base)
 
 
 async def rows(db: asyncpg.Connection) -> list[tuple[str, str, int, int]]:
@@ -81,6 +83,50 @@ async def test_after_moves_a_cursor_forward_only_and_never_past_the_head(
     assert one.cursor == 4
 
 
+async def test_what_holds_nothing_for_a_device_is_known_without_a_page(
+    server: Server, db: asyncpg.Connection
+) -> None:
+    """What lies before an instance's memory is asked about with the session: no page has to be read."""
+    await server.join("red", "alice")
+    await server.http.delete("/v1/rooms/red/members/alice")
+    await server.join("blue", "alice")
+    before = await server.publish("room:red")
+    await opened(db, ("alice", "phone", None), ("first", "phone", None))
+    places = {"alice": "user:alice", "blue": "room:blue", "everyone": "everyone"}
+    at = {name: await server.publish(to) for name, to in places.items()}
+    head = await fill(server, 5)
+
+    async def quiet_to(user: str, after: int, base: int = head - 2) -> int:
+        [session] = await opened(db, (user, "phone", after), base=base)
+        return int(session.quiet_to)
+
+    assert await quiet_to("bob", 1) == head - 2
+    assert await quiet_to("bob", 1, base=head + 9) == head
+    assert await quiet_to("bob", head - 2) == 0
+    # Due to alice: three joins and leaves at her own address, and then one event at each of three.
+    assert await quiet_to("alice", 1) == 0
+    assert await quiet_to("alice", 1, base=before) == 0
+    assert await quiet_to("alice", before - 1, base=before) == before
+    for name, position in at.items():
+        assert await quiet_to("alice", position - 1, base=position) == 0, name
+        assert await quiet_to("bob", position - 1, base=position) == position
+    assert await quiet_to("first", at["everyone"] - 1) == 0
+    assert await quiet_to("alice", at["everyone"]) == head - 2
+
+
+async def test_a_gap_is_never_quiet(server: Server, db: asyncpg.Connection) -> None:
+    head = await fill(server, 9)
+    await db.execute(
+        "insert into tidings.lineage (lost_from, lost_to, system_identifier, timeline) values (2, 5, 0, '')"
+    )
+    await db.execute("update tidings.log set floor = 2")
+    found = {}
+    for after in range(1, 7):
+        [session] = await opened(db, ("bob", "phone", after), base=head)
+        found[after] = session.quiet_to
+    assert found == {1: 0, 2: head, 3: 0, 4: 0, 5: head, 6: head}
+
+
 async def test_one_device_too_many_is_refused_alone(server: Server, db: asyncpg.Connection) -> None:
     await opened(db, ("alice", "a", None))
     wanted = [("alice", each, None) for each in ("a", "d", "c", "b")]
@@ -113,9 +159,9 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     loaded: list[list[str]] = []
     load = store.open_sessions
 
-    async def open_sessions(connection: Any, wanted: list[Wanted], max_devices: int) -> Any:
+    async def open_sessions(connection: Any, wanted: list[Wanted], *rest: int) -> Any:
         loaded.append([each.user for each in wanted])
-        return await load(connection, wanted, max_devices)
+        return await load(connection, wanted, *rest)
 
     monkeypatch.setattr(store, "open_sessions", open_sessions)
     return loaded

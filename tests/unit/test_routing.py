@@ -138,7 +138,7 @@ class Model:
         gap = Gap(after, self.floor, "retention") if self.floor > after else None
         return Page(entries, entries[-1].position if len(entries) == limit else upto, gap)
 
-    def session(self, user: str, device: str, after: int | None) -> Session:
+    def session(self, user: str, device: str, after: int | None, base: int) -> Session:
         self.first_seen.setdefault(user, self.head)
         others = [cursor for (owner, _), cursor in self.cursors.items() if owner == user]
         cursor = self.cursors.setdefault((user, device), max(others, default=self.floor))
@@ -156,7 +156,15 @@ class Model:
                 for p in mine
                 if start < p.until < FOREVER
             ),
+            self.quiet_to(user, start, min(base, self.head)),
         )
+
+    def quiet_to(self, user: str, start: int, memory: int) -> int:
+        """Return where memory begins, if nothing before it could be due, whatever the token grants."""
+        granted = Claims(user=user, expires_at=0, rooms=Patterns.all())
+        before = self.between(start, memory).entries
+        due = any(self.is_due(entry, user, "", granted) for entry in before)
+        return 0 if due or start < self.floor or start >= memory else memory
 
 
 # --- Tasks and sockets that go on when they are told to
@@ -411,7 +419,9 @@ class Edge(Gateway):
         """Do what comes next: load the session, begin, then page after page."""
         self.read_on(socket)
         if socket.session is None:
-            socket.session = self.model.session(socket.user, socket.device, socket.asked.after)
+            socket.session = self.model.session(
+                socket.user, socket.device, socket.asked.after, self.hub.recent.base
+            )
         elif socket.early is not None:
             socket.start, _ = gateway_module._place(socket.asked, socket.session)
             socket.begin(socket.session, socket.start)
@@ -663,6 +673,10 @@ def forgets_what_came_while_the_session_was_loaded(patch: pytest.MonkeyPatch) ->
     patch.setattr(Delivery, "begin", forgetful)
 
 
+def takes_what_is_before_memory_for_quiet(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Model, "quiet_to", lambda self, user, start, memory: memory)
+
+
 def forgets_the_rooms_that_were_left(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Delivery, "_end", lambda self, room, position: self.rooms.pop(room, None))
 
@@ -710,6 +724,7 @@ def writes_a_page_that_begins_elsewhere(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("plant", [
     goes_live_before_its_last_page,
     forgets_what_came_while_the_session_was_loaded,
+    takes_what_is_before_memory_for_quiet,
     forgets_the_rooms_that_were_left,
     leaves_who_lags_in_the_loop,
     says_it_fell_behind_where_the_group_began,
