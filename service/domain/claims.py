@@ -175,7 +175,11 @@ def _strings(payload: Mapping[str, object], claim: str, check: Callable[[str], s
 
 
 def _patterns(payload: Mapping[str, object], claim: str) -> Patterns:
-    return Patterns(_strings(payload, claim, check_pattern))
+    names = _strings(payload, claim, check_pattern)
+    return Patterns(names) if names else _NO_PATTERNS
+
+
+_NO_PATTERNS: Final = Patterns()
 
 
 def _presence(payload: Mapping[str, object]) -> bool:

@@ -85,7 +85,7 @@ class Connection(Receiver, asyncio.Protocol):
         self.gateway = gateway
         self.watches = None
         self.transport: asyncio.Transport | None = None
-        self.wire: socket.socket | None = None
+        self.wire: socket.SocketType | None = None
         self.held: list[bytes] | None = None
         self.reader: FrameReader | None = None
         self.commands: deque[AnyCommand] | None = None
@@ -111,11 +111,12 @@ class Connection(Receiver, asyncio.Protocol):
         self.transport = transport
         self.held = [answer]
         transport.set_write_buffer_limits(high=0)
-        inner = transport.get_extra_info("socket")
         if encrypted:
             self.send = self._send_encrypted
         else:
-            self.wire = socket.socket(inner.family, inner.type, inner.proto, fileno=inner.fileno())
+            descriptor = transport.get_extra_info("socket").fileno()
+            # Only ``send`` and ``detach`` are asked of it, and those know no family.
+            self.wire = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
             self.send = self.wire.send
 
     def _send_encrypted(self, data: bytes) -> int:
