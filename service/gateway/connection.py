@@ -10,14 +10,12 @@ import fcntl
 import logging
 import socket
 import termios
-from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Protocol, cast
 
 from service.domain.claims import Claims
-from service.domain.commands import Ack, AnyCommand, Ping, Pong, read_command, read_envelope
+from service.domain.commands import AnyCommand
 from service.domain.delivery import Delivery, State
-from service.domain.errors import Invalid, RateLimited, TidingsError
 from service.domain.frames import finished, frame, gap_frame
 from service.domain.recent import Page
 from service.domain.websocket import Close as CloseMessage
@@ -33,6 +31,7 @@ from service.domain.websocket import (
 )
 from service.domain.websocket import Ping as PingMessage
 from service.domain.websocket import Pong as PongMessage
+from service.gateway.inbox import Inbox
 from service.observe.metrics import Metrics
 from service.settings import Settings
 from service.stream.cursors import Cursors
@@ -42,8 +41,6 @@ log = logging.getLogger("tidings.gateway")
 
 CLOSE_TIMEOUT: Final = 0.1
 """Seconds from our Close frame to the end: a peer that does not read shall not keep a socket."""
-MAX_COMMANDS: Final = 64
-MAX_OFFENCES: Final = 10
 SILENT_HEARTBEATS: Final = 2
 
 
@@ -72,9 +69,8 @@ class Connection(Receiver, asyncio.Protocol):
     """A client's socket, from the accepted handshake to its end."""
 
     __slots__ = (
-        "allowance", "allowed_at", "catching_up", "commands", "drained", "expiry", "gateway", "held",
-        "offences",
-        "outstanding", "owed", "paused", "performing", "reader", "silent", "spoke", "transport", "wire",
+        "catching_up", "drained", "expiry", "gateway", "held", "inbox", "outstanding", "owed", "paused",
+        "reader", "silent", "spoke", "transport", "wire",
     )  # fmt: skip
 
     def __init__(
@@ -88,8 +84,7 @@ class Connection(Receiver, asyncio.Protocol):
         self.wire: socket.SocketType | None = None
         self.held: list[bytes] | None = None
         self.reader: FrameReader | None = None
-        self.commands: deque[AnyCommand] | None = None
-        self.performing: asyncio.Task[None] | None = None
+        self.inbox: Inbox | None = None
         self.catching_up: asyncio.Task[None] | None = None
         self.drained: asyncio.Future[None] | None = None
         self.expiry: asyncio.TimerHandle | None = None
@@ -97,10 +92,7 @@ class Connection(Receiver, asyncio.Protocol):
         self.owed: bytes | None = None
         self.silent = 0
         self.outstanding = 0
-        self.offences = 0
         self.spoke = 0
-        self.allowance = float(gateway.settings.commands_per_second)
-        self.allowed_at = 0.0
 
     def attach(self, transport: asyncio.Transport, answer: bytes, *, encrypted: bool) -> None:
         """Take over a socket; ``answer``, to its handshake, is held back until ``release``.
@@ -268,14 +260,13 @@ class Connection(Receiver, asyncio.Protocol):
         elif isinstance(message, PongMessage):
             if (position := self.pong(message.payload)) is not None:
                 self.gateway.cursors.mark(self.user, self.device, position)
-        elif isinstance(message, str):
-            self._command(message)
         elif isinstance(message, PingMessage):
             self._answer(message.payload)
         elif isinstance(message, CloseMessage):
             self._closed_by_peer(message)
-        elif self._allowed(None):
-            self._refuse(Invalid("frames are JSON text"), None)
+        else:
+            self.inbox = self.inbox or Inbox(self)
+            self.inbox.take(message)
 
     def _received_late(self, message: Message) -> None:
         """After our Close only the peer's own matters: both have said it, so the socket can go."""
@@ -300,84 +291,20 @@ class Connection(Receiver, asyncio.Protocol):
         else:
             self.write(pong_frame(payload))
 
-    # Commands
-
-    def _command(self, text: str) -> None:
-        try:
-            command = read_command(text)
-        except TidingsError as error:
-            if self._allowed(ref := _ref_of(text)):
-                self._refuse(error, ref)
-            return
-        if isinstance(command, Ack | Pong):  # not charged: a long backlog may be acknowledged one by one
-            if isinstance(command, Ack):
-                self.acknowledge(command.position)
-            if command.ref is not None:
-                self.reply(frame("ok", ref=command.ref, position=self.acked))
-        elif not self._allowed(command.ref):
-            return
-        elif isinstance(command, Ping):
-            self.reply(frame("pong", ts=command.ts, ref=command.ref))
-        else:
-            self._enqueue(command)
-
     def acknowledge(self, position: int) -> None:
         """Take the client's own word for what it has processed."""
         if (moved := self.ack(position, self.gateway.hub.position)) is not None:
             self.gateway.cursors.mark(self.user, self.device, moved)
 
-    def _allowed(self, ref: str | int | None) -> bool:
-        """Charge one command; whoever goes on beyond the limit is closed."""
-        now = asyncio.get_running_loop().time()
-        rate = self.gateway.settings.commands_per_second
-        self.allowance = min(rate, self.allowance + (now - self.allowed_at) * rate) - 1
-        self.allowed_at = now
-        if self.allowance >= 0:
-            self.offences = 0
-            return True
-        self.offences += 1
-        if self.offences > MAX_OFFENCES:
-            self.end(4029, "too many commands")
-        else:
-            self._refuse(RateLimited(f"at most {rate} commands a second"), ref)
-        return False
-
-    def _enqueue(self, command: AnyCommand) -> None:
-        """Perform commands one after the other; reading stops while too many wait."""
-        if self.commands is None:
-            self.commands = deque()
-        self.commands.append(command)
-        if len(self.commands) >= MAX_COMMANDS:
-            cast("asyncio.Transport", self.transport).pause_reading()
-        if self.performing is None:
-            self.performing = self.gateway.spawn(self, self._perform())
-
-    async def _perform(self) -> None:
-        transport = cast("asyncio.Transport", self.transport)
-        while self.commands and self.state is not State.CLOSED:
-            command = self.commands.popleft()
-            try:
-                self.reply(await self.gateway.perform(self, command))
-            except TidingsError as error:
-                self._refuse(error, command.ref)
-            if len(self.commands) == MAX_COMMANDS // 2 and not transport.is_closing():
-                transport.resume_reading()
-        self.commands = None
-        self.performing = None
-
-    def reply(self, answer: bytes | None) -> None:
+    def reply(self, answer: bytes) -> None:
         """Write an answer; a client that asks and asks and never reads is closed."""
-        if answer is None or self.state is State.CLOSED:
+        if self.state is State.CLOSED:
             return
         transport = cast("asyncio.Transport", self.transport)
         if transport.get_write_buffer_size() > 2 * self.gateway.settings.write_buffer:
             self.end(4029, "answers are not read")
         else:
             transport.write(text_frame(answer))
-
-    def _refuse(self, error: TidingsError, ref: str | int | None) -> None:
-        self.gateway.metrics.refusals.labels(error.code).inc()
-        self.reply(frame("error", ref=ref, code=error.code, message=str(error)))
 
     # Its token's end
 
@@ -421,10 +348,3 @@ class Connection(Receiver, asyncio.Protocol):
         unsent = array.array("i", [0])
         fcntl.ioctl(self.wire.fileno(), termios.TIOCOUTQ, unsent)
         return waiting + unsent[0]
-
-
-def _ref_of(text: str) -> str | int | None:
-    try:
-        return read_envelope(text).ref
-    except Invalid:
-        return None
