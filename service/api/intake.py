@@ -18,12 +18,13 @@ from typing import Any, Final, NamedTuple, cast
 from uvicorn.server import ServerState
 
 from service.api.ingest import READERS, Read, answer, answer_with_originals
+from service.api.middleware import request_id
 from service.api.service import Service
 from service.auth.keys import ApiKey
 from service.domain.errors import TidingsError, Unauthorized
 from service.domain.events import Outcome, Unit
 from service.domain.problems import CONTENT_TYPE, problem_body, problem_headers, status_of
-from service.domain.request import Request, read_request, request_id
+from service.domain.request import Request, read_request
 
 log = logging.getLogger("tidings.api")
 

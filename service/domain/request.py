@@ -6,7 +6,6 @@ white space before a colon. Whatever else may be right or wrong: it is for a gen
 
 import re
 from collections.abc import Sequence
-from random import getrandbits
 from typing import Final, NamedTuple
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -18,7 +17,6 @@ MAX_HEAD: Final = 64 * 1024
 _HEAD = re.compile(
     rb"([A-Z]++) ([!-~]++) HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t -~\x80-\xff]*+\r\n)*+)\r\n"
 )
-_SOUND_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Request(NamedTuple):
@@ -39,10 +37,3 @@ def read_request(data: bytes) -> Request | None:
     pairs = (line.partition(b":") for line in fields.split(b"\r\n")[:-1])
     headers = [(name.lower(), value.strip(b" \t")) for name, _, value in pairs]
     return Request(method.decode(), target.decode(), headers, found.end())
-
-
-def request_id(given: str) -> str:
-    """Return the id that a caller gave its request, if it is a sound one, else a new one."""
-    if given and _SOUND_ID.fullmatch(given):
-        return given
-    return f"{getrandbits(128):032x}"  # no secret; a tenth of what a UUID costs

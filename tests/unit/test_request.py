@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.domain.request import MAX_HEAD, read_request, request_id
+from service.api.middleware import request_id
+from service.domain.request import MAX_HEAD, read_request
 
 PLAIN = b"POST /v1/events?a=b HTTP/1.1\r\nHost: here\r\nX-Thing:\t a b \r\nEmpty:\r\n\r\nbody"
 
