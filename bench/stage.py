@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.generator import TIMEOUT, Load, Run
+from bench.processes import NotStarted
 from bench.results import TIDINGS, WITH_DATABASE, Metric, Results
 from bench.targets import Cost, Target, started
 from bench.tidings import Tidings
@@ -39,11 +40,21 @@ class Stage:
     def serving(self, *targets: Target) -> Iterator[list[Target]]:
         """Run these servers, as far as this machine has them."""
         with ExitStack() as stack:
-            yield [
-                stack.enter_context(started(target, self.tools, self._directory))
-                for target in targets
-                if target.name in self.tools.peers or isinstance(target, Tidings)
-            ]
+            yield [target for target in targets if self._has(target) and self._starts(target, stack)]
+
+    def _has(self, target: Target) -> bool:
+        return target.name in self.tools.peers or isinstance(target, Tidings)
+
+    def _starts(self, target: Target, stack: ExitStack) -> bool:
+        """Start a server; a peer that does not come up is left out, and the report says so."""
+        try:
+            stack.enter_context(started(target, self.tools, self._directory))
+        except NotStarted as error:
+            if isinstance(target, Tidings):
+                raise
+            self.results.flaw("left out", target.name, str(error))
+            return False
+        return True
 
     def load(self, target: Target, paths: Sequence[str], timeout: int = TIMEOUT) -> Load:
         """Return subscribers that are not connected yet; a context."""

@@ -1,10 +1,7 @@
 """The servers that are measured: how each is started, subscribed to and published to."""
 
-import socket
 import string
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +9,12 @@ from typing import Final, NamedTuple
 
 from bench import measure
 from bench.generator import Dialect
+from bench.processes import free_port, listens, running
 from bench.tools import Tools
 
 FRAME: Final = 170
 """Bytes of a message as a subscriber gets it: each server's data are as much shorter as it adds."""
 PEERS: Final = Path(__file__).parent / "peers"
-_PATIENCE = 30.0
-_PAUSE = 0.02
 
 
 class Cost(NamedTuple):
@@ -35,10 +31,6 @@ class Cost(NamedTuple):
     def since(self, earlier: "Cost") -> "Cost":
         """Return what was spent in between."""
         return Cost(self.service - earlier.service, self.database - earlier.database)
-
-
-class NotStarted(Exception):
-    """A server did not come up; the message has its last words."""
 
 
 class Target:
@@ -61,8 +53,7 @@ class Target:
 
     def is_ready(self) -> bool:
         """Tell whether it serves."""
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return listens(self.port)
 
     def room(self, count: int) -> list[str]:
         """Return where ``count`` subscribers of everything connect."""
@@ -202,47 +193,11 @@ def request(path: str, body: str, headers: Sequence[str] = ()) -> str:
 
 @contextmanager
 def started(target: Target, tools: Tools, directory: Path) -> Iterator[Target]:
-    """Run a server on a free port, on the servers' core, until the context ends."""
+    """Run a server on a free port, on the servers' core, until the context ends. Raises NotStarted."""
     directory = directory / target.name
     directory.mkdir(exist_ok=True)
-    target.port = _free_port()
-    log = directory / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            target.command(tools, directory),
-            stdout=output,
-            stderr=output,
-            env=target.environment(directory),
-            cwd=directory,
-        )
-    target.pid = process.pid
-    try:
-        _await(target, process, log)
+    target.port = free_port()
+    command, environment = target.command(tools, directory), target.environment(directory)
+    with running(command, directory, target.is_ready, environment) as target.pid:
         target.place(measure.SERVER_CORE)
         yield target
-    finally:
-        _end(process)
-
-
-def _await(target: Target, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    patience = time.monotonic() + _PATIENCE
-    while not target.is_ready():
-        if process.poll() is not None or time.monotonic() > patience:
-            raise NotStarted(f"{target.name} did not start: {log.read_text()[-500:]}")
-        time.sleep(_PAUSE)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
