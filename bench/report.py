@@ -11,9 +11,12 @@ from statistics import median
 
 from bench.goals import Goal, goals
 from bench.results import TIDINGS, WITH_DATABASE, Results
-from bench.tools import HERE, Tools
+from bench.tools import PEERS, Tools
 
-_ORDER = (TIDINGS, WITH_DATABASE, "floor", "nchan", "ws", "socketio", "naive", "plain")
+_ORDER = (
+    *(TIDINGS, WITH_DATABASE, "floor", "nchan", "nchan+redis", "ws"),
+    *("socketio", "socketio+redis", "socketio+postgres", "naive", "plain"),
+)
 
 
 def text(results: Results, about: Sequence[str]) -> str:
@@ -39,7 +42,7 @@ def about(tools: Tools, missing: Iterable[str], rounds: int) -> list[str]:
     return [
         f"{os.cpu_count()} × {_processor()}, Linux {platform.release()}, congestion control {_congestion()}",
         f"Python {platform.python_version()}, {', '.join(_versions(tools))}",
-        "servers on core 0; load generator and PostgreSQL on core 1; latency: servers on both",
+        "servers on core 0; load generator, PostgreSQL and Redis on core 1; latency: servers on both",
         f"medians of {rounds} alternating rounds; ratios are taken within a round",
         f"load average before: {os.getloadavg()[0]:.2f} (what else runs on the machine is noise here)",
         *missing,
@@ -119,8 +122,10 @@ def _versions(tools: Tools) -> Iterable[str]:
         yield _said([tools.nginx, "-v"]).rpartition("/")[2].join(("nginx ", " with Nchan"))
     if tools.node:
         yield f"node {_said([tools.node, '--version']).lstrip('v')}"
-        packages = json.loads((HERE / "peers" / "package.json").read_text())["dependencies"]
+        packages = json.loads((PEERS / "package.json").read_text())["dependencies"]
         yield from map(" ".join, packages.items())
+    if tools.redis:
+        yield f"redis {_said([tools.redis, '--version']).split('v=')[1].split()[0]}"
 
 
 def _said(command: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.generator import TIMEOUT, Load, Run
+from bench.processes import NotStarted
 from bench.results import TIDINGS, WITH_DATABASE, Metric, Results
 from bench.targets import Cost, Target, started
 from bench.tidings import Tidings
@@ -13,6 +14,8 @@ from bench.tools import Tools
 
 MICRO: Final = 1e6
 CPU_PER_DELIVERY: Final = "µs CPU per delivery"
+_TIMEOUT_WITH_STORE = 5
+"""Seconds for any one command: what a store has lost is waited for as long."""
 
 Pair = tuple[Target, Load]
 
@@ -39,14 +42,25 @@ class Stage:
     def serving(self, *targets: Target) -> Iterator[list[Target]]:
         """Run these servers, as far as this machine has them."""
         with ExitStack() as stack:
-            yield [
-                stack.enter_context(started(target, self.tools, self._directory))
-                for target in targets
-                if target.name in self.tools.peers or isinstance(target, Tidings)
-            ]
+            yield [target for target in targets if self._has(target) and self._starts(target, stack)]
 
-    def load(self, target: Target, paths: Sequence[str], timeout: int = TIMEOUT) -> Load:
+    def _has(self, target: Target) -> bool:
+        return target.name in self.tools.peers or isinstance(target, Tidings)
+
+    def _starts(self, target: Target, stack: ExitStack) -> bool:
+        """Start a server; a peer that does not come up is left out, and the report says so."""
+        try:
+            stack.enter_context(started(target, self.tools, self._directory))
+        except NotStarted as error:
+            if isinstance(target, Tidings):
+                raise
+            self.results.flaw("left out", target.name, str(error))
+            return False
+        return True
+
+    def load(self, target: Target, paths: Sequence[str]) -> Load:
         """Return subscribers that are not connected yet; a context."""
+        timeout = _TIMEOUT_WITH_STORE if target.store else TIMEOUT
         return Load(self.tools.load, target.port, target.dialect, paths, timeout=timeout)
 
     @contextmanager
@@ -63,6 +77,13 @@ class Stage:
             yield pairs
             for _, load in pairs:
                 load.close()
+
+    def warm_up(self, scenario: str, pairs: Sequence[Pair], publishers: int, fan: int, posts: int) -> None:
+        """POST to those with a store first, whose bursts are short: Node.js compiles what has run often."""
+        for target, load in pairs:
+            if target.store:
+                load.publishers(publishers, target.to_room())
+                self.check(scenario, target, load.saturate(fan, self.scaled(posts)))
 
     def turns(self, pairs: Sequence[Pair]) -> Iterator[Pair]:
         """Yield every server once a round, each round beginning with the next one."""
@@ -83,10 +104,12 @@ class Stage:
             self.results.flaw(scenario, target.name, flaw)
 
     def add_cost(self, metric: Metric, target: Target, cost: Cost, divisor: float) -> None:
-        """Keep a cost in microseconds for each of ``divisor``; with a database also the sum."""
-        self.results.add(metric, target.name, cost.service / divisor * MICRO)
+        """Keep a cost in microseconds for each of ``divisor``: Tidings' alone and in sum, a peer's in sum."""
         if target.name == TIDINGS:
+            self.results.add(metric, TIDINGS, cost.service / divisor * MICRO)
             self.results.add(metric, WITH_DATABASE, cost.total / divisor * MICRO)
+        else:
+            self.results.add(metric, target.name, cost.total / divisor * MICRO)
 
 
 def rotated(pairs: Sequence[Pair], turn: int) -> list[Pair]:

@@ -1,24 +1,22 @@
 """The servers that are measured: how each is started, subscribed to and published to."""
 
-import socket
+import http.client
 import string
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench import measure
 from bench.generator import Dialect
-from bench.tools import Tools
+from bench.processes import free_port, listens, running
+from bench.stores import Postgres, Redis, Store
+from bench.tools import PEERS, Tools
 
 FRAME: Final = 170
 """Bytes of a message as a subscriber gets it: each server's data are as much shorter as it adds."""
-PEERS: Final = Path(__file__).parent / "peers"
-_PATIENCE = 30.0
-_PAUSE = 0.02
+_NCHAN_REDIS: Final = "nchan_use_redis on; nchan_redis_url {}; nchan_message_buffer_length 1000;"
 
 
 class Cost(NamedTuple):
@@ -37,16 +35,20 @@ class Cost(NamedTuple):
         return Cost(self.service - earlier.service, self.database - earlier.database)
 
 
-class NotStarted(Exception):
-    """A server did not come up; the message has its last words."""
-
-
 class Target:
-    """A server under measurement. While it runs, ``port`` and ``pid`` are set."""
+    """A server under measurement. While it runs, ``port`` and ``pid`` are set, and its ``store`` runs too."""
 
-    def __init__(self, name: str, *, overhead: int = 0, dialect: Dialect = Dialect()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        name: str,
+        *,
+        overhead: int = 0,
+        dialect: Dialect = Dialect(),  # noqa: B008
+        store: Store | None = None,
+    ) -> None:
         self.name = name
         self.dialect = dialect
+        self.store = store
         self.port = 0
         self.pid = 0
         self._overhead = overhead
@@ -61,8 +63,7 @@ class Target:
 
     def is_ready(self) -> bool:
         """Tell whether it serves."""
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return listens(self.port)
 
     def room(self, count: int) -> list[str]:
         """Return where ``count`` subscribers of everything connect."""
@@ -90,7 +91,7 @@ class Target:
 
     def cost(self) -> Cost:
         """Return what it has spent so far."""
-        return Cost(measure.cpu(self.pid))
+        return Cost(measure.cpu(self.pid), self.store.cpu() if self.store else 0.0)
 
     def memory(self) -> int:
         """Return the bytes it holds."""
@@ -99,6 +100,8 @@ class Target:
     def place(self, cores: set[int]) -> None:
         """Let it run on these cores only."""
         measure.pin([self.pid], cores)
+        if self.store:
+            self.store.place(cores)
 
 
 class Floor(Target):
@@ -128,6 +131,11 @@ class Node(Target):
 class SocketIo(Node):
     """Socket.IO, whose clients connect through a path and a protocol of its own."""
 
+    def command(self, tools: Tools, directory: Path) -> list[str]:
+        """Run the one file with the URL of the store, by which it chooses the adapter."""
+        store = [self.store.url] if self.store else []
+        return [tools.node, str(PEERS / "socketio.mjs"), str(self.port), *store]
+
     def _subscribe(self, user: int) -> str:
         return f"/socket.io/?EIO=4&transport=websocket&user={user}"
 
@@ -141,10 +149,18 @@ class Nchan(Target):
         template = string.Template((PEERS / "nchan.conf").read_text())
         config.write_text(
             template.substitute(
-                modules=tools.nginx_modules, directory=directory, port=self.port, descriptors=19000
+                modules=tools.nginx_modules,
+                directory=directory,
+                port=self.port,
+                descriptors=19000,
+                store=_NCHAN_REDIS.format(self.store.url) if self.store else "",
             )
         )
         return [tools.nginx, "-c", str(config), "-p", str(directory), "-e", "stderr"]
+
+    def is_ready(self) -> bool:
+        """Tell whether it serves, and has found its store: without, it answers 503."""
+        return super().is_ready() and (self.store is None or self._takes())
 
     def room(self, count: int) -> list[str]:
         """Subscribe all to one channel."""
@@ -162,6 +178,14 @@ class Nchan(Target):
         """Publish to one user's channel."""
         return request("/pub?id=user-@U@", self.data())
 
+    def _takes(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("POST", "/pub?id=nobody", "{}")
+            return connection.getresponse().status in (201, 202)
+        finally:
+            connection.close()
+
 
 def floor() -> Target:
     """Return what the kernel alone costs."""
@@ -175,8 +199,7 @@ def nchan() -> Target:
 
 def socketio() -> Target:
     """Return Socket.IO."""
-    dialect = Dialect(ready='40{"sid"', hello="40", ping=("2", "3"))
-    return SocketIo("socketio", overhead=len('42["m",,"0123456789abcdefghij"]'), dialect=dialect)
+    return _socketio("socketio", '42["m",,"0123456789abcdefghij"]')
 
 
 def ws() -> Target:
@@ -194,6 +217,20 @@ def plain() -> Target:
     return Script("plain")
 
 
+def backed() -> list[Target]:
+    """Return the peers that hand their messages to a store."""
+    return [
+        Nchan("nchan+redis", store=Redis()),
+        _socketio("socketio+redis", '42["m",,"1234567890123-0"]', Redis()),
+        _socketio("socketio+postgres", '42["m",]', Postgres()),
+    ]
+
+
+def _socketio(name: str, frame: str, store: Store | None = None) -> Target:
+    dialect = Dialect(ready='40{"sid"', hello="40", ping=("2", "3"))
+    return SocketIo(name, overhead=len(frame), dialect=dialect, store=store)
+
+
 def request(path: str, body: str, headers: Sequence[str] = ()) -> str:
     """Return a request as the load generator reads it."""
     lines = [path, "Content-Type: application/json", *headers]
@@ -202,47 +239,14 @@ def request(path: str, body: str, headers: Sequence[str] = ()) -> str:
 
 @contextmanager
 def started(target: Target, tools: Tools, directory: Path) -> Iterator[Target]:
-    """Run a server on a free port, on the servers' core, until the context ends."""
+    """Run a server on a free port, on the servers' core, until the context ends. Raises NotStarted."""
     directory = directory / target.name
     directory.mkdir(exist_ok=True)
-    target.port = _free_port()
-    log = directory / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            target.command(tools, directory),
-            stdout=output,
-            stderr=output,
-            env=target.environment(directory),
-            cwd=directory,
-        )
-    target.pid = process.pid
-    try:
-        _await(target, process, log)
+    with ExitStack() as stack:
+        if target.store:
+            stack.enter_context(target.store.running(tools, directory))
+        target.port = free_port()
+        command, environment = target.command(tools, directory), target.environment(directory)
+        target.pid = stack.enter_context(running(command, directory, target.is_ready, environment))
         target.place(measure.SERVER_CORE)
         yield target
-    finally:
-        _end(process)
-
-
-def _await(target: Target, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    patience = time.monotonic() + _PATIENCE
-    while not target.is_ready():
-        if process.poll() is not None or time.monotonic() > patience:
-            raise NotStarted(f"{target.name} did not start: {log.read_text()[-500:]}")
-        time.sleep(_PAUSE)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

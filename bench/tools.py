@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 HERE: Final = Path(__file__).parent
 BUILD: Final = HERE / "build"
+PEERS: Final = HERE / "peers"
 
 
 class Missing(Exception):
@@ -22,6 +23,7 @@ class Tools(NamedTuple):
     nginx: str
     nginx_modules: str
     node: str
+    redis: str
     tidings: str
 
     @property
@@ -31,7 +33,9 @@ class Tools(NamedTuple):
         if self.nginx:
             names.add("nchan")
         if self.node:
-            names |= {"socketio", "ws"}
+            names |= {"socketio", "ws", "socketio+postgres"}
+        if self.redis:
+            names |= {f"{name}+redis" for name in ("nchan", "socketio") if name in names}
         return names
 
 
@@ -39,7 +43,8 @@ def prepare(tidings: str) -> tuple[Tools, list[str]]:
     """Build and install; return what there is, and a line for each thing that is missing."""
     missing: list[str] = []
     nginx, modules = _nginx(missing)
-    return Tools(_build("load"), _build("floor"), nginx, modules, _node(missing), tidings), missing
+    node, redis = _node(missing), _redis(missing)
+    return Tools(_build("load"), _build("floor"), nginx, modules, node, redis, tidings), missing
 
 
 def _build(name: str) -> Path:
@@ -62,7 +67,7 @@ def _nginx(missing: list[str]) -> tuple[str, str]:
         modules = re.search(r"--modules-path=(\S+)", about)
         if modules and Path(modules[1], "ngx_nchan_module.so").exists():
             return nginx, modules[1]
-    missing.append("nchan is left out: apt-get install nginx-light libnginx-mod-nchan")
+    missing.append("nchan and nchan+redis are left out: apt-get install nginx-light libnginx-mod-nchan")
     return "", ""
 
 
@@ -70,12 +75,19 @@ def _node(missing: list[str]) -> str:
     """Return node, once the peers' packages are there."""
     node, npm = _which("node"), _which("npm")
     if not node or not npm:
-        missing.append("socketio and ws are left out: apt-get install nodejs npm")
+        missing.append("ws and socketio, also with a store, are left out: apt-get install nodejs npm")
         return ""
-    installed = HERE / "peers" / "node_modules" / ".package-lock.json"
-    if not installed.exists():
-        subprocess.run([npm, "ci", "--no-audit", "--no-fund"], check=True, cwd=HERE / "peers")
+    wanted, installed = PEERS / "package-lock.json", PEERS / "node_modules" / ".package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
+        subprocess.run([npm, "ci", "--no-audit", "--no-fund"], check=True, cwd=PEERS)
     return node
+
+
+def _redis(missing: list[str]) -> str:
+    redis = _which("redis-server")
+    if not redis:
+        missing.append("nchan+redis and socketio+redis are left out: apt-get install redis-server")
+    return redis
 
 
 def _which(name: str) -> str:

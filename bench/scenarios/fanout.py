@@ -4,7 +4,7 @@ from typing import Final
 
 from bench.results import Metric
 from bench.stage import CPU_PER_DELIVERY, MICRO, Pair, Stage
-from bench.targets import floor, naive, nchan, socketio, ws
+from bench.targets import backed, floor, naive, nchan, socketio, ws
 from bench.tidings import Tidings
 
 FANOUT: Final = "fanout"
@@ -43,7 +43,7 @@ BATCHED: Final = Metric(
 
 def fanout(stage: Stage) -> None:
     """Measure all but batches."""
-    servers = (stage.tidings(), floor(), nchan(), socketio(), ws(), naive())
+    servers = (stage.tidings(), floor(), nchan(), socketio(), ws(), naive(), *backed())
     with stage.serving(*servers) as targets:
         for subscribers in (1, 100, MANY, MOST):
             some = targets if subscribers == MANY else targets[:_FEWER_SERVERS]
@@ -51,13 +51,14 @@ def fanout(stage: Stage) -> None:
                 for pair in stage.turns(pairs):
                     _one_at_a_time(stage, pair, subscribers)
                     if subscribers == MANY and pair[0].name != "naive":
-                        _paced(stage, pair)
+                        if pair[0].store is None:
+                            _paced(stage, pair)
                         _saturated(stage, pair)
 
 
 def _one_at_a_time(stage: Stage, pair: Pair, subscribers: int) -> None:
     target, load = pair
-    posts = stage.scaled(min(_POSTS, _DELIVERIES // subscribers))
+    posts = stage.scaled(min(_POSTS, _DELIVERIES // subscribers) // (4 if target.store else 1))
     load.publishers(1, target.to_room())
     run, cost = stage.burst(FANOUT, target, lambda: load.one(subscribers, posts))
     if run.deliveries:
@@ -78,7 +79,8 @@ def _paced(stage: Stage, pair: Pair) -> None:
 def _saturated(stage: Stage, pair: Pair) -> None:
     target, load = pair
     load.publishers(PUBLISHERS, target.to_room())
-    posts = stage.scaled((2 if isinstance(target, Tidings) else 1) * _DELIVERIES // MANY)
+    share = 2 if isinstance(target, Tidings) else 0.5 if target.store else 1
+    posts = stage.scaled(int(share * _DELIVERIES / MANY))
     run, cost = stage.burst(FANOUT, target, lambda: load.saturate(MANY, posts))
     if run.deliveries:
         stage.add_cost(SATURATED, target, cost, run.deliveries)

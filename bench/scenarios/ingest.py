@@ -11,7 +11,7 @@ import uvloop
 from bench.measure import SERVER_CORE, running_on
 from bench.results import TIDINGS, Metric
 from bench.stage import MICRO, Pair, Stage, rotated
-from bench.targets import Target, nchan, plain, socketio
+from bench.targets import Target, backed, nchan, plain, socketio
 from bench.tidings import Tidings
 
 INGEST: Final = "ingest"
@@ -19,6 +19,7 @@ BATCH: Final = 200
 PLAIN: Final = "plain"
 RAW: Final = "raw asyncpg"
 _CONNECTIONS = 64
+_POSTS = 8_000
 _BATCH_CONNECTIONS = 4
 
 SINGLE: Final = Metric(INGEST, f"single events, {_CONNECTIONS} connections", "µs CPU per POST")
@@ -50,7 +51,7 @@ def ingest(stage: Stage) -> None:
     """Measure events that nobody receives."""
     tidings = stage.tidings()
     with (
-        stage.serving(tidings, plain(), nchan(), socketio()) as targets,
+        stage.serving(tidings, plain(), nchan(), socketio(), *backed()) as targets,
         stage.connected(INGEST, targets, lambda _: []) as pairs,
     ):
         batches = tidings.has_batches()
@@ -58,6 +59,7 @@ def ingest(stage: Stage) -> None:
             stage.results.flaw(
                 f"{INGEST}, batches", TIDINGS, "NOT AVAILABLE: POST /v1/events/batch answers 404"
             )
+        stage.warm_up(INGEST, pairs, _CONNECTIONS, 0, 3_000)
         raw = _Raw(tidings.database_url, tidings.data())
         for turn in range(stage.rounds):
             for target, load in rotated(pairs, turn):
@@ -71,7 +73,8 @@ def _single(stage: Stage, pair: Pair) -> None:
     target, load = pair
     body = target.to_nobody() if isinstance(target, Tidings) else target.to_room()
     load.publishers(_CONNECTIONS, body)
-    run, cost = stage.burst(INGEST, target, lambda: load.saturate(0, stage.scaled(8000)))
+    posts = _POSTS // 8 if target.store else _POSTS
+    run, cost = stage.burst(INGEST, target, lambda: load.saturate(0, stage.scaled(posts)))
     stage.add_cost(SINGLE, target, cost, run.posts)
     stage.results.add(SINGLE_RATE, target.name, run.posts / run.seconds)
 

@@ -5,7 +5,7 @@ from typing import Final
 from bench.measure import ANY_CORE, SERVER_CORE
 from bench.results import Metric
 from bench.stage import Pair, Stage
-from bench.targets import nchan, socketio, ws
+from bench.targets import backed, nchan, socketio, ws
 
 UNICAST: Final = "unicast"
 LATENCY: Final = "latency"
@@ -43,7 +43,7 @@ def _unicast(stage: Stage, pair: Pair) -> None:
 def latency(stage: Stage) -> None:
     """Measure the time from when a POST was due to the arrival, with both cores for the server."""
     with (
-        stage.serving(stage.tidings(), nchan(), socketio(), ws()) as targets,
+        stage.serving(stage.tidings(), nchan(), socketio(), ws(), *backed()) as targets,
         stage.connected(LATENCY, targets, lambda target: target.users(_FEWER)) as pairs,
     ):
         for pair in stage.turns(pairs):
@@ -54,7 +54,7 @@ def _latency(stage: Stage, pair: Pair) -> None:
     target, load = pair
     load.publishers(_PUBLISHERS, target.to_user())
     target.place(ANY_CORE)
-    count = stage.scaled(_RATE * _SECONDS)
+    count = stage.scaled(_RATE * _SECONDS // (2 if target.store else 1))
     run, _ = stage.burst(LATENCY, target, lambda: load.paced(1, count, _RATE))
     target.place(SERVER_CORE)
     if run.deliveries:
