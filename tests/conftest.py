@@ -55,6 +55,15 @@ def template(postgres: str) -> Iterator[str]:
     asyncio.run(_administer(postgres, f"drop database {name} with (force)"))
 
 
+@pytest.fixture(scope="module")
+def lasting_database_url(postgres: str, template: str) -> Iterator[str]:
+    """A database for all tests of a module."""
+    name = f"test_{uuid4().hex[:12]}"
+    asyncio.run(_administer(postgres, f"create database {name} template {template}"))
+    yield _named(postgres, name)
+    asyncio.run(_administer(postgres, f"drop database {name} with (force)"))
+
+
 @pytest.fixture
 async def database_url(postgres: str, template: str) -> AsyncIterator[str]:
     name = f"test_{uuid4().hex[:12]}"

@@ -274,11 +274,10 @@ class Connection(Receiver, asyncio.Protocol):
             self.transport.close()
 
     def _closed_by_peer(self, message: CloseMessage) -> None:
+        """Say Close too, behind all that has yet to leave (RFC 6455 §5.5.1)."""
         self.gateway.closed(self, message.code or 1005, "closed by the client")
+        self.owed = None  # §5.5.2: nor is a pong due once a Close has come
         transport = cast("asyncio.Transport", self.transport)
-        if self.paused:
-            transport.abort()
-            return
         transport.write(close_frame(message.code))
         transport.close()
         # It may have stopped reading, and then the buffer never drains.

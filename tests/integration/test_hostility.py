@@ -11,7 +11,8 @@ import pytest
 from websockets.asyncio.client import connect
 
 from service.domain.events import Draft, Unit
-from tests.harness import Server, eventually, token
+from service.domain.websocket import close_frame
+from tests.harness import PATIENCE, Server, eventually, token
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -54,6 +55,28 @@ async def test_a_peer_that_says_close_and_does_not_read_keeps_no_socket(start: S
     phone.socket.transport.write(b"\x88\x80\x00\x00\x00\x00")
     await eventually(lambda: wire.fileno() == -1)
     phone.socket.transport.abort()
+
+
+async def test_a_slow_peer_that_says_close_reads_what_was_sent_and_then_a_close(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.gateway.connection.CLOSE_TIMEOUT", PATIENCE)
+    server = await start(write_buffer=4096, ack_interval=PATIENCE)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(upgrade(token("alice")))
+    await reader.readuntil(b'"live"')
+    writer.transport.pause_reading()
+    (connection,) = server.gateway.hub
+    while not connection.paused:
+        await server.publish("user:alice", data="x" * 30_000)
+    writer.write(b"\x89\x84\x00\x00\x00\x00late" + b"\x88\x82\x00\x00\x00\x00\x03\xe8")
+    await eventually(lambda: server.gateway.count == 0)
+    writer.transport.resume_reading()
+    async with asyncio.timeout(PATIENCE):
+        received = await reader.read()
+    writer.close()
+    assert received.endswith(close_frame(1000))
+    assert b"late" not in received, "no pong is due once a Close has come"
 
 
 async def test_a_body_is_not_read_for_a_caller_without_a_key(server: Server) -> None:
