@@ -25,6 +25,10 @@ class Door(asyncio.Protocol):
         self, config: Config, server_state: ServerState, app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:  # fmt: skip
+        if config.is_ssl:
+            raise RuntimeError(
+                "TLS is the proxy's job: events are sent past the transport that would encrypt them"
+            )
         self._config = config
         self._state = server_state
         self._parts = app_state
@@ -44,7 +48,7 @@ class Door(asyncio.Protocol):
         if request is not None and is_upgrade(request):
             handshake = Handshake(self._config, self._state, self._parts)
             self._hand_to(handshake)
-            handshake.begin(request, data[request.size :])
+            handshake.begin(request, data[request.end :])
             return
         general = partial(Http, self._config, self._state, self._parts)
         if request is not None and is_ours(request):

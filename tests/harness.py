@@ -88,8 +88,9 @@ class Device:
     async def closed(self) -> int:
         """Read until the server closes; return the close code."""
         try:
-            while True:
-                await self.receive()
+            async with asyncio.timeout(PATIENCE):  # however much else comes
+                while True:
+                    await self.receive()
         except ConnectionClosed:
             code = self.socket.close_code
             assert code is not None

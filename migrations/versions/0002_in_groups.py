@@ -53,18 +53,6 @@ begin
             order by 1, 2
             on conflict do nothing;
     end if;
-    if exists (select from unnest(_afters) as a where a is not null) then
-        with ahead as (
-            select a.user_id, a.device, max(a.after) as after
-            from unnest(_users, _devices, _afters) as a(user_id, device, after)
-            where a.after <= tidings.head() group by 1, 2
-        ), locked as materialized (
-            select d.user_id, d.device, a.after from tidings.devices d join ahead a using (user_id, device)
-            where a.after > d.cursor order by 1, 2 for update of d
-        )
-        update tidings.devices d set cursor = l.after from locked l
-            where d.user_id = l.user_id and d.device = l.device and d.cursor < l.after;
-    end if;
     return query
         with now as materialized (select tidings.head() as head)
         select now.head, l.floor, u.first_seen, d.cursor, m.rooms, m.sources, m.sinces, m.untils,
@@ -103,8 +91,9 @@ begin
 end $$;
 """
 
-# The same append, but arrays that would say the same of every entry may be empty: ``_kinds`` where all
-# are events, ``_leads`` where all are 0, ``_units`` where no unit has a key, and the optional ones.
+# The same append, but for two things. Arrays that would say the same of every entry may be empty: ``_kinds``
+# where all are events, ``_leads`` where all are 0, ``_units`` where no unit has a key, and the optional ones.
+# And a retry goes by the time of the first attempt: a key that was in its window then is so still.
 APPEND = """
 create or replace function tidings.append(
     _batch uuid, _seen bigint, _retry boolean, _window interval,
@@ -136,12 +125,13 @@ begin
                                order by e.position desc limit 1), _seen);
         end if;
     end if;
+    at := coalesce(at, date_trunc('milliseconds', clock_timestamp()));
     if cardinality(_keyed) > 0 then
         select coalesce(array_agg(k.unit), '{}'), array_agg(i.position), array_agg(i.entries)
             into replayed, originals, originals_entries
             from unnest(_keyed, _keyed_producers, _keyed_keys) as k(unit, producer, key)
             join tidings.idempotency_keys i using (producer, key)
-            where i.created_at > clock_timestamp() - _window
+            where i.created_at > at - _window
             and (first is null or i.position < first);
         select min(u.n) into begins from unnest(_units) with ordinality as u(unit, n)
             where u.unit <> all (replayed);
@@ -163,7 +153,6 @@ begin
     if last >= (select partitioned_to from tidings.log) then
         perform tidings.ensure_partitions();
     end if;
-    at := date_trunc('milliseconds', clock_timestamp());
     insert into tidings.events
             (position, kind, address, type, data, time, lead, id, sender, exclude, batch)
         select first + e.n - 1, coalesce(e.kind, 'event'), e.address, e.type, e.data, at,

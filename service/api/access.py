@@ -1,8 +1,9 @@
 """Who calls: an API key with a scope, or a client with a token."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from time import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
@@ -12,7 +13,9 @@ from starlette.responses import Response
 from service.api.service import Service, service_of
 from service.auth.keys import ApiKey
 from service.domain.claims import Claims
-from service.domain.errors import Revoked, TooLarge, Unauthorized, Unavailable
+from service.domain.errors import Malformed, Revoked, TooLarge, Unauthorized, Unavailable
+
+BODY_TIMEOUT: Final = 60.0
 
 Scope = Literal["publish", "read", "tokens", "admin"]
 
@@ -65,18 +68,25 @@ ClientOrReader = Annotated[Claims | ApiKey, Depends(_client_or_reader)]
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return the body; raises TooLarge as soon as it is over ``limit`` bytes."""
+    """Return the body; raises TooLarge as soon as it is over ``limit`` bytes.
+
+    Raises Malformed where it does not come within a minute.
+    """
     too_large = TooLarge(f"the body must be at most {limit} bytes")
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:
         raise too_large
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise too_large
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Malformed(f"the body did not come within {BODY_TIMEOUT:.0f} s") from None
     return b"".join(chunks)
 
 

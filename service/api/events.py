@@ -1,4 +1,4 @@
-"""``POST /v1/events`` and ``/v1/events/batch`` as routes. Most requests come by ``service.door`` instead."""
+"""``POST /v1/events`` and ``/v1/events/batch`` as routes; most go by ``service.api.intake``."""
 
 from typing import Any, Final
 

@@ -19,6 +19,8 @@ class Http(HttpToolsProtocol):
 
     _head: int | None = None
     """Bytes of the head so far; None outside of one."""
+    _begun = 0
+    """How many heads have begun."""
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -29,6 +31,7 @@ class Http(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to measure a head."""
         super().on_message_begin()
+        self._begun += 1
         self._begin()
 
     def on_headers_complete(self) -> None:
@@ -37,10 +40,11 @@ class Http(HttpToolsProtocol):
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Count what belongs to a head."""
+        """Count what belongs to a head; one that begins behind another request, from the next chunk on."""
+        begun = self._begun
         super().data_received(data)
         if self._head is not None and not self.transport.is_closing():
-            self._head += len(data)
+            self._head += len(data) if self._begun in {begun, 1} else 0
             if self._head > MAX_HEAD:
                 self.send_400_response("The head of the request is too long.")
 

@@ -1,7 +1,7 @@
 """How events come in: what is asked of a producer's request, and what it is answered.
 
-The same for whoever reads the request: the routes in ``service.api.events``, or the shorter way in
-``service.door``.
+The same for whoever reads the request: ``service.api.intake``, the short way in, or the routes in
+``service.api.events``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -137,12 +137,12 @@ async def answer_with_originals(
     database: Database, units: Sequence[Unit], outcomes: Sequence[Outcome]
 ) -> bytes:
     """Do the same where some had been: what counts is what was accepted then, and to whom it went."""
+    async with database.connection() as connection:
+        originals = iter(await store.positions(connection, [o for o in outcomes if o.replayed]))
     events: list[Placed] = []
     for unit, outcome in zip(units, outcomes, strict=True):
         if outcome.replayed:
-            async with database.connection() as connection:
-                originals = await store.positions(connection, outcome.first, outcome.entries)
-            events += [Placed(position, to, str(unit.drafts[0].id)) for position, to in originals]
+            events += [Placed(position, to, str(unit.drafts[0].id)) for position, to in next(originals)]
         else:
             events += _placed(unit, outcome)
     return _encode(Answer(events))

@@ -17,28 +17,31 @@ from typing import Any, Final, NamedTuple, cast
 
 from uvicorn.server import ServerState
 
-from service.api.ingest import READERS, Read, answer, answer_with_originals
+from service.api.http import HEAD_TIMEOUT
+from service.api.ingest import READERS, answer, answer_with_originals
 from service.api.middleware import request_id
 from service.api.service import Service
 from service.auth.keys import ApiKey
 from service.domain.errors import TidingsError, Unauthorized
 from service.domain.events import Outcome, Unit
 from service.domain.problems import CONTENT_TYPE, problem_body, problem_headers, status_of
-from service.domain.request import Request, read_request
+from service.domain.request import MAX_HEAD, Request, read_request
 
 log = logging.getLogger("tidings.api")
 
 MAX_AHEAD: Final = 64 * 1024
 """Bytes of further requests that may wait for the answer to the one before."""
 
-_ELSEWHERE: Final = frozenset({b"origin", b"expect", b"transfer-encoding", b"upgrade", b"content-encoding"})
-"""Headers that the routes know how to deal with."""
+_ELSEWHERE: Final = frozenset({b"origin", b"expect", b"transfer-encoding", b"upgrade"})
+"""Headers that only the general way knows how to deal with."""
 
 
 class _Post(NamedTuple):
+    """A request whose head has been read; its body lies between ``head`` and ``end`` in what has come."""
+
     path: str
+    presented: str
     key: ApiKey
-    read: Read
     head: int
     end: int
     request_id: str
@@ -59,6 +62,8 @@ class Intake(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport = cast("asyncio.Transport", None)
         self._data = b""
+        self._at = 0
+        """What comes before it in the data has been dealt with."""
         self._post: _Post | None = None
         self._busy = False
         """An answer is under way, or the last one is not read."""
@@ -76,7 +81,10 @@ class Intake(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the producer sent; what comes before the answer waits for it."""
-        self._data = self._data + data if self._data else data
+        self._used_at = self._loop.time()
+        if self._post is None:
+            self._data, self._at = self._data[self._at :], 0
+        self._data += data
         if not self._busy:
             self._read()
         elif len(self._data) > MAX_AHEAD:
@@ -102,7 +110,7 @@ class Intake(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close once nothing is under way: uvicorn stops."""
         self._leaving = True
-        if not self._busy and not self._data:
+        if not self._busy and not self._unread:
             self._transport.close()
 
     def _leave(self) -> None:
@@ -111,30 +119,61 @@ class Intake(asyncio.Protocol):
             self._timer.cancel()
 
     def _close_if_idle(self) -> None:
-        idle = 0.0 if self._busy or self._data else self._loop.time() - self._used_at
-        if idle >= self._keep_alive:
+        """Close where nothing has come for too long, also in the middle of a request."""
+        patience = HEAD_TIMEOUT if self._unread else self._keep_alive
+        idle = 0.0 if self._busy else self._loop.time() - self._used_at
+        if idle >= patience:
             self._transport.close()
         else:
-            self._timer = self._loop.call_later(self._keep_alive - idle, self._close_if_idle)
+            self._timer = self._loop.call_later(patience - idle, self._close_if_idle)
 
     # Requests
 
+    @property
+    def _unread(self) -> int:
+        return len(self._data) - self._at
+
     def _read_on(self) -> None:
-        if self._data and not self._busy and not self._transport.is_closing():
+        if self._unread and not self._busy and not self._transport.is_closing():
             self._transport.resume_reading()
             self._read()
 
     def _read(self) -> None:
         """Take the next request, as far as it is there."""
-        if self._post is None:
-            request = read_request(self._data)
-            headers = {} if request is None else dict(request.headers)
-            if request is None or not self._is_plain(request, headers):
+        late = self._post is not None
+        post = self._post or self._begin()
+        if post is not None and len(self._data) >= post.end:
+            self._submit(post, late=late)
+
+    def _begin(self) -> _Post | None:
+        """Read a head; None where it is not all there, or was refused, or is not for this way."""
+        request = read_request(self._data, self._at)
+        headers = {} if request is None else dict(request.headers)
+        if request is None or not self._is_plain(request, headers):
+            if request is not None or not self._may_become_ours():
                 self._go_general()
-                return
-            self._begin(request, headers)
-        if self._post is not None and len(self._data) >= self._post.end:
-            self._submit(self._post)
+            return None
+        end = request.end + int(headers[b"content-length"])
+        own_id = request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
+        presented = headers.get(b"authorization", b"").decode("latin-1")
+        try:
+            key = self._key(presented)
+        except TidingsError as error:
+            if len(self._data) < end:
+                self._go_general()  # which refuses it as well, and knows what to do with the body
+            else:
+                self._at = end
+                self._refuse(request.target, own_id, error)
+            return None
+        self._post = _Post(request.target, presented, key, request.end, end, own_id)
+        return self._post
+
+    def _may_become_ours(self) -> bool:
+        """Tell whether this may be the first part of a head that is for this way."""
+        head_ends = self._data.find(b"\r\n\r\n", self._at) >= 0
+        return (
+            self._data.startswith(b"POST /v1/events", self._at) and not head_ends and self._unread < MAX_HEAD
+        )
 
     def _is_plain(self, request: Request, headers: Mapping[bytes, bytes]) -> bool:
         """Tell whether nothing about a request needs the routes."""
@@ -154,30 +193,25 @@ class Intake(asyncio.Protocol):
         protocol = self._general()
         protocol.connection_made(self._transport)
         self._transport.set_protocol(protocol)
-        protocol.data_received(self._data)
+        protocol.data_received(self._data[self._at :])
 
-    def _begin(self, request: Request, headers: Mapping[bytes, bytes]) -> None:
-        """Ask for the key before the body is waited for."""
-        own_id = request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
-        scheme, _, presented = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        path = request.target
-        try:
-            if scheme.lower() != "bearer" or not presented.strip():
-                raise Unauthorized("send `Authorization: Bearer …`")
-            key = self._service.keyring.authenticate(presented.strip(), now=time())
-            key.require("publish")
-        except TidingsError as error:
-            self._leaving = True  # its body is not read
-            self._refuse(path, own_id, error)
-        else:
-            end = request.size + int(headers[b"content-length"])
-            self._post = _Post(path, key, READERS[path], request.size, end, own_id)
+    def _key(self, authorization: str) -> ApiKey:
+        scheme, _, presented = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not presented.strip():
+            raise Unauthorized("send `Authorization: Bearer …`")
+        key = self._service.keyring.authenticate(presented.strip(), now=time())
+        key.require("publish")
+        return key
 
-    def _submit(self, post: _Post) -> None:
-        body, self._data = self._data[post.head : post.end], self._data[post.end :]
-        self._post, self._busy = None, True
+    def _submit(self, post: _Post, *, late: bool) -> None:
+        """Append what a request asks for; where its body came ``late`` its key may be dead by now."""
+        body = self._data[post.head : post.end]
+        self._at, self._post, self._busy = post.end, None, True
+        if not self._unread:
+            self._data, self._at = b"", 0  # it may be large, and the next request far off
         try:
-            units = post.read(body, post.key, self._service.settings.max_data)
+            key = self._key(post.presented) if late else post.key
+            units = READERS[post.path](body, key, self._service.settings.max_data)
             future = self._service.appender.submit(units)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             self._failed(post, error)
@@ -187,16 +221,18 @@ class Intake(asyncio.Protocol):
     # Answers
 
     def _committed(self, post: _Post, units: list[Unit], future: "asyncio.Future[list[Outcome]]") -> None:
-        if (error := future.exception()) is not None:
+        try:
+            outcomes = future.result()
+            told = None if any(map(_replayed, outcomes)) else answer(units, outcomes)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             self._failed(post, error)
-            return
-        outcomes = future.result()
-        if not any(map(_replayed, outcomes)):
-            self._answer(post, answer(units, outcomes))
-            return
-        task = self._loop.create_task(self._answer_with_originals(post, units, outcomes))
-        self._state.tasks.add(task)
-        task.add_done_callback(self._state.tasks.discard)
+        else:
+            if told is not None:
+                self._answer(post, told)
+                return
+            task = self._loop.create_task(self._answer_with_originals(post, units, outcomes))
+            self._state.tasks.add(task)
+            task.add_done_callback(self._state.tasks.discard)
 
     async def _answer_with_originals(self, post: _Post, units: list[Unit], outcomes: list[Outcome]) -> None:
         try:
@@ -238,7 +274,7 @@ class Intake(asyncio.Protocol):
         self._used_at = self._loop.time()
         if self._leaving:
             self._transport.close()
-        elif self._data:  # in a step of its own: thousands may be waiting
+        elif self._unread:  # in a step of its own: thousands may be waiting
             self._loop.call_soon(self._read_on)
 
 

@@ -20,18 +20,18 @@ _HEAD = re.compile(
 
 
 class Request(NamedTuple):
-    """A request's head; names of headers are in lower case. ``size`` is the head's own, in bytes."""
+    """A request's head; names of headers are in lower case. It ends before ``end``."""
 
     method: str
     target: str
     headers: Headers
-    size: int
+    end: int
 
 
-def read_request(data: bytes) -> Request | None:
-    """Return the head that ``data`` begins with, or None if it is not there whole and plain."""
-    found = _HEAD.match(data)
-    if found is None or found.end() > MAX_HEAD:
+def read_request(data: bytes, at: int = 0) -> Request | None:
+    """Return the head that begins at ``at``, or None if it is not there whole and plain."""
+    found = _HEAD.match(data, at)
+    if found is None or found.end() - at > MAX_HEAD:
         return None
     method, target, fields = found.groups()
     pairs = (line.partition(b":") for line in fields.split(b"\r\n")[:-1])

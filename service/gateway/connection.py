@@ -94,7 +94,7 @@ class Connection(Receiver, asyncio.Protocol):
         self.outstanding = 0
         self.spoke = 0
 
-    def attach(self, transport: asyncio.Transport, answer: bytes, *, encrypted: bool) -> None:
+    def attach(self, transport: asyncio.Transport, answer: bytes) -> None:
         """Take over a socket; ``answer``, to its handshake, is held back until ``release``.
 
         With a bound of zero the transport writes at once, and pauses while it has anything left to
@@ -103,17 +103,10 @@ class Connection(Receiver, asyncio.Protocol):
         self.transport = transport
         self.held = [answer]
         transport.set_write_buffer_limits(high=0)
-        if encrypted:
-            self.send = self._send_encrypted
-        else:
-            descriptor = transport.get_extra_info("socket").fileno()
-            # Only ``send`` and ``detach`` are asked of it, and those know no family.
-            self.wire = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
-            self.send = self.wire.send
-
-    def _send_encrypted(self, data: bytes) -> int:
-        self.write(data)
-        return len(data)
+        descriptor = transport.get_extra_info("socket").fileno()
+        # Only ``send`` and ``detach`` are asked of it, and those know no family.
+        self.wire = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
+        self.send = self.wire.send
 
     # The hub's side
 
@@ -308,9 +301,13 @@ class Connection(Receiver, asyncio.Protocol):
     # Its token's end
 
     def expire_within(self, seconds: float, now: float) -> None:
-        """Set a timer if the token ends so soon; else it is to be asked again: a timer takes 660 bytes."""
+        """Set a timer if the token ends so soon, anew each time, since clocks are put right.
+
+        Else it is to be asked again: a timer takes 660 bytes.
+        """
+        self.forget_expiry()
         left = self.claims.expires_at - now
-        if left <= seconds and self.expiry is None:
+        if left <= seconds:
             loop = asyncio.get_running_loop()
             self.expiry = loop.call_later(max(0.0, left), self.end, 4001, "token expired")
 

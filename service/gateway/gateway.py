@@ -150,15 +150,16 @@ class Gateway:
 
     def open(
         self, connection: Connection, transport: asyncio.Transport, asked: Asked, session: Session,
-        answer: bytes, *, encrypted: bool,
+        answer: bytes,
     ) -> None:  # fmt: skip
         """Begin on a socket: ``answer`` its handshake, welcome it, and catch it up, with one write."""
-        connection.attach(transport, answer, encrypted=encrypted)
+        connection.attach(transport, answer)
         self._evict_beyond_limit(connection)
         waiting = self.cursors.waiting(connection.user, connection.device)
         position, gap = _place(asked, session, waiting)
         connection.begin(session, position)
-        self.cursors.mark(connection.user, connection.device, session.cursor)  # it has been seen today
+        # It has been seen today, and a client that gives a number of its own has got so far.
+        self.cursors.mark(connection.user, connection.device, max(session.cursor, position))
         self.pulse.add(connection)
         if asked.presence:
             self.hub.watch(connection, EVERYONE)
@@ -210,7 +211,6 @@ class Gateway:
         for room in list(connection.watches or ()):
             if not claims.presence or not (room == EVERYONE or claims.rooms.match(room)):
                 self.hub.unwatch(connection, room)
-        connection.forget_expiry()
         self.pulse.watch_expiry(connection)
 
     def fell_behind(self, connection: Connection) -> None:

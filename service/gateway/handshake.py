@@ -57,7 +57,6 @@ class Handshake(asyncio.Protocol):
     ) -> None:  # fmt: skip
         self._gateway: Gateway = app_state["gateway"]
         self._state = server_state
-        self._encrypted = config.is_ssl
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._early = b""
@@ -74,7 +73,7 @@ class Handshake(asyncio.Protocol):
             if request is None:
                 self._answer(400, "the head of the request cannot be read")
             else:
-                self.begin(request, data[request.size :])
+                self.begin(request, data[request.end :])
         elif len(self._early) + len(data) > MAX_EARLY:
             self._abort()
         else:
@@ -142,8 +141,7 @@ class Handshake(asyncio.Protocol):
             return
         transport.set_protocol(connection)
         self._state.connections.discard(cast("Any", self))
-        answer = self._accept(transport, upgrade)
-        gateway.open(connection, transport, asked, session, answer, encrypted=self._encrypted)
+        gateway.open(connection, transport, asked, session, self._accept(transport, upgrade))
         if self._early:
             connection.data_received(self._early)
 

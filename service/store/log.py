@@ -69,6 +69,12 @@ left join lateral (
     where address = 'control' and position > $1 order by position limit 1000) e on true
 """
 
+POSITIONS: Final = """
+select u.n, e.position, e.address
+from unnest($1::bigint[], $2::integer[]) with ordinality as u(first, entries, n)
+join tidings.events e on e.position between u.first and u.first + u.entries - 1 order by e.position
+"""
+
 ROOM_EVENTS: Final = f"""
 select {_COLUMNS} from tidings.events e
 where address = $1 and kind = 'event' and position > $2 and position < $3
@@ -230,13 +236,15 @@ async def room_events(
     return _entries(rows)
 
 
-async def positions(connection: asyncpg.Connection, first: int, count: int) -> list[tuple[int, str]]:
-    """Return position and address of the entries of one earlier POST, as far as they are held."""
-    rows = await connection.fetch(
-        "select position, address from tidings.events where position between $1 and $2 order by 1",
-        first, first + count - 1,
-    )  # fmt: skip
-    return [(row["position"], row["address"]) for row in rows]
+async def positions(
+    connection: asyncpg.Connection, outcomes: Sequence[Outcome]
+) -> list[list[tuple[int, str]]]:
+    """Return position and address of the entries of earlier units, each as far as they are held."""
+    rows = await connection.fetch(POSITIONS, [o.first for o in outcomes], [o.entries for o in outcomes])
+    found: list[list[tuple[int, str]]] = [[] for _ in outcomes]
+    for number, position, address in rows:
+        found[number - 1].append((position, address))
+    return found
 
 
 async def ensure_partitions(connection: asyncpg.Connection) -> None:

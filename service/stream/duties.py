@@ -24,6 +24,8 @@ log = logging.getLogger("tidings.duties")
 EVERY: Final = 2.0
 PRUNE_EVERY: Final = 30
 ROOM: Final = 2**23
+RETRIES_END: Final = 60.0
+"""Seconds after which no append is retried any more."""
 
 
 class Duties:
@@ -68,7 +70,8 @@ class Duties:
         lifetime = self._settings.token_max_age + LEEWAY
         self._control.revocations.prune(time() - lifetime)
         await admin.prune(connection, lifetime)
-        await admin.forget_keys(connection, self._settings.id_window)
+        # Not at once: an append that is retried goes by the time of its first attempt.
+        await admin.forget_keys(connection, self._settings.id_window + RETRIES_END)
         await sessions.forget_idle(connection, self._settings.device_expiry)
 
     def _gauge(self) -> None:

@@ -181,9 +181,12 @@ class Hub:
         else:
             for connection in receivers:
                 connection.sent = last
-        self._outbox.add(receivers, b"".join([finished(entry) for entry in entries]))
+        self._add(receivers, b"".join([finished(entry) for entry in entries]), last)
+
+    def _add(self, receivers: Mapping[Receiver, Send], frames: bytes, position: int) -> None:
+        self._outbox.add(receivers, frames)
         if self._outbox.held > MAX_PARTS:
-            self._flush(last)
+            self._flush(position)
 
     def _apply_one(self, entry: Entry) -> None:
         if entry.is_control:
@@ -206,7 +209,7 @@ class Hub:
             connection.sent = entry.position
         self.delivered += len(receivers)
         self.touched.add(entry.address)
-        self._outbox.add(receivers, finished(entry))
+        self._add(receivers, finished(entry), entry.position)
 
     def _move(self, entry: Entry) -> None:
         user, room = entry.address.removeprefix("user:"), entry.type

@@ -19,13 +19,12 @@ import struct
 import termios
 from contextlib import suppress
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import uvloop
 
-from service.domain.delivery import State
-from service.domain.websocket import Message, text_frame
+from service.domain.websocket import text_frame
 from service.gateway.connection import Connection
 from tests.conformance import BINARY, CASES, CLOSE, PING, PONG, TEXT, Case, Closing, Frame, client_close
 from tests.harness import Server, serving, token
@@ -48,19 +47,27 @@ NEVER = 3600.0
 """Seconds: while the cases run, the server pings nobody of its own accord."""
 
 
+class Echoes:
+    """In place of a connection's inbox: sends messages back."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def take(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            self._connection.write(text_frame(message.encode()))
+        else:
+            self._connection.write(bytes((0x80 | BINARY,)) + text_frame(message)[1:])
+
+
 class Echo(Connection):
-    """Sends messages back; all the rest is the gateway's."""
+    """Echoes; all the rest is the gateway's."""
 
     __slots__ = ()
 
-    def _command(self, text: str) -> None:
-        self.write(text_frame(text.encode()))
-
-    def _receive(self, message: Message) -> None:
-        if isinstance(message, bytes) and self.state is not State.CLOSED:
-            self.write(bytes((0x80 | BINARY,)) + text_frame(message)[1:])
-        else:
-            super()._receive(message)
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.inbox = Echoes(self)
 
 
 # --- The client's end

@@ -170,6 +170,18 @@ async def test_an_end_that_is_far_off_has_no_timer_until_it_comes_near(start: St
         assert time.time() >= expires_at
 
 
+async def test_an_end_that_a_leap_of_the_clock_has_passed_is_seen_within_a_heartbeat(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await start(heartbeat=0.2)
+    monkeypatch.setattr("service.gateway.pulse.MAX_SPOKES", 99_999)  # so far ahead that there is a timer
+    async with await server.live("alice") as phone:
+        [connection] = server.gateway.hub
+        assert connection.expiry is not None
+        monkeypatch.setattr("service.gateway.pulse.time", lambda: time.time() + 3600)
+        assert await phone.closed() == 4001
+
+
 async def test_an_expired_token_closes_the_socket_unless_refreshed(server: Server) -> None:
     soon = int(time.time()) + 2
     async with (

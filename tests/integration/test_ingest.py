@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -11,6 +12,7 @@ import pytest
 
 from service.domain.errors import Invalid, Unavailable
 from service.domain.events import Draft, Unit
+from service.store import log as store
 from service.stream import appender as appender_module
 from tests.harness import Server, eventually
 from tests.proxy import database_proxy
@@ -254,3 +256,18 @@ async def test_who_stops_waiting_takes_nothing_from_the_others(
     rows = await db.fetch("select position, address from tidings.events where type = 't' order by position")
     assert [row["address"] for row in rows] == ["user:0", "user:1", "user:2"]
     assert [outcome.first for outcome in outcomes] == [row["position"] for row in rows[1:]]
+
+
+async def test_a_retry_goes_by_the_window_of_the_first_attempt(db: asyncpg.Connection) -> None:
+    """Else a key that it repeated would count as new, and everything behind it stand one further."""
+    window, batch = 60.0, uuid4()
+    old = Unit([Draft("user:a", "t", "1", id="old")], "p", "id:old")
+    new = Unit([Draft("user:a", "t", "1", id="new")], "p", "id:new")
+    await store.append(db, uuid4(), [old], seen=0, retry=False, window=window)
+    _, first = await store.append(db, batch, [old, new], seen=1, retry=False, window=window)
+    # Until the retry comes the key passes the end of its window: all that was moves into the past.
+    await db.execute("update tidings.events set time = time - interval '60.5 s'")
+    await db.execute("update tidings.idempotency_keys set created_at = created_at - interval '60.5 s'")
+    _, again = await store.append(db, batch, [old, new], seen=1, retry=True, window=window)
+    assert again == first
+    assert [outcome.replayed for outcome in again] == [True, False]

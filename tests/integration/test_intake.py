@@ -12,6 +12,7 @@ import pytest
 from service.api import intake
 from service.api.intake import Intake
 from service.domain.events import Outcome, Unit
+from service.domain.request import MAX_HEAD
 from service.door import Door
 from service.stream.appender import Appender
 from tests.harness import ADMIN_KEY, PATIENCE, Server, eventually
@@ -71,6 +72,10 @@ def post(body: Any, *, path: str = "/v1/events", key: str = ADMIN_KEY, extra: st
     return head.encode("latin-1") + content
 
 
+def the_intake(server: Server) -> Any:
+    return next((c for c in server.state.connections if isinstance(c, Intake)), None)
+
+
 async def asked(server: Server, request: bytes) -> Answer:
     async with connected(server) as client:
         client.send(request)
@@ -119,6 +124,31 @@ async def test_a_key_is_asked_for_before_the_body_is_waited_for(server: Server, 
     assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
 
 
+@pytest.mark.parametrize("extra", ["", GENERAL])
+async def test_a_refusal_is_read_whatever_of_the_body_is_still_to_come(server: Server, extra: str) -> None:
+    refused = post(b"x" * 1_000_000, key="wrong", extra=extra)
+    async with connected(server) as client:
+        client.send(refused)
+        await client.writer.drain()
+        assert (await client.answer()).status == 401
+        client.send(post(EVENT, extra=extra))
+        assert (await client.answer()).status == 202
+
+
+async def test_a_key_that_died_before_the_body_came_is_refused(
+    server: Server, db: asyncpg.Connection
+) -> None:
+    made = (await server.http.post("/v1/keys", json={"name": "p", "scopes": ["publish"]})).json()
+    request = post(EVENT, key=made["key"])
+    async with connected(server) as client:
+        client.send(request[:-5])
+        await eventually(lambda: the_intake(server) and the_intake(server)._post)
+        assert (await server.http.delete(f"/v1/keys/{made['id']}")).status_code == 204
+        client.send(request[-5:])
+        assert (await client.answer()).status == 401
+    assert await db.fetchval("select count(*) from tidings.events where kind = 'event'") == 0
+
+
 async def test_a_key_is_limited_to_its_addresses(server: Server, db: asyncpg.Connection) -> None:
     order = {"name": "p", "scopes": ["publish"], "addresses": ["room:shop.*"]}
     key = (await server.http.post("/v1/keys", json=order)).json()["key"]
@@ -160,18 +190,33 @@ async def test_requests_that_do_not_wait_are_answered_in_order(server: Server) -
     assert answers[21].body == answers[0].body
 
 
-async def test_thousands_of_refusals_in_one_piece_are_answered(server: Server) -> None:
-    many = 3000
+async def test_thousands_in_one_piece_are_answered(server: Server) -> None:
+    many = 1500
     async with connected(server) as client:
-        client.send(post(b"") * many)
+        client.send((post(b"") + post(b"", key="wrong")) * many)
         for _ in range(many):
             assert (await client.answer()).status == 400
+            assert (await client.answer()).status == 401
+
+
+@pytest.mark.parametrize("extra", ["", GENERAL])
+async def test_a_head_is_cut_behind_much_else(server: Server, extra: str) -> None:
+    """Neither way takes what stood before a head for a part of it."""
+    request = post(EVENT, extra=extra)
+    many = MAX_HEAD // len(request) + 10
+    async with connected(server) as client:
+        client.send(request * many + request[:40])
+        for _ in range(many):
+            assert (await client.answer()).status == 202
+        client.send(request[40:])
+        assert (await client.answer()).status == 202
+        assert (the_intake(server) is None) == bool(extra)
 
 
 async def test_a_request_comes_in_pieces(server: Server) -> None:
     request = post({**EVENT, "data": "é" * 1000})
     body_at = request.index(b"\r\n\r\n") + 4
-    for cuts in ([body_at + 10, body_at + 500], [5, body_at - 2], [body_at]):
+    for cuts in ([body_at + 10, body_at + 500], [5, body_at - 2], [body_at - 2, body_at], [body_at]):
         async with connected(server) as client:
             for begin, end in zip([0, *cuts], [*cuts, len(request)], strict=True):
                 before = server.service.follower.hub.position
@@ -197,7 +242,7 @@ async def test_reading_stops_while_much_waits_for_an_answer(
     async with connected(server) as client:
         client.send(post(EVENT))
         await eventually(lambda: held)
-        [connection] = [c for c in server.state.connections if isinstance(c, Intake)]
+        connection = the_intake(server)
         client.send(post(EVENT) * 3)
         await eventually(lambda: not connection._transport.is_reading())
         for number in range(4):
@@ -215,6 +260,17 @@ async def test_an_idle_connection_is_closed(start: Start) -> None:
     async with connected(server) as client:
         client.send(post(EVENT))
         assert (await client.answer()).status == 202
+        assert await client.ended()
+
+
+async def test_a_body_that_never_comes_is_not_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "HEAD_TIMEOUT", 0.05)
+    async with connected(server) as client:
+        client.send(post(EVENT)[:-5])
+        await eventually(lambda: the_intake(server))
+        the_intake(server)._close_if_idle()
         assert await client.ended()
 
 

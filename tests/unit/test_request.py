@@ -19,7 +19,7 @@ def test_a_plain_head_is_read() -> None:
     assert request is not None
     assert (request.method, request.target) == ("POST", "/v1/events?a=b")
     assert request.headers == [(b"host", b"here"), (b"x-thing", b"a b"), (b"empty", b"")]
-    assert PLAIN[request.size :] == b"body"
+    assert PLAIN[request.end :] == b"body"
 
 
 @pytest.mark.parametrize("head", [
