@@ -1,0 +1,106 @@
+"""An append whose answer was lost is sent again: it is told what the first attempt was told.
+
+And the log holds each unit once, whether the first attempt had arrived or not, and whatever others
+appended in between.
+"""
+
+from collections.abc import Iterator
+from itertools import count
+from random import Random
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import msgspec
+import pytest
+
+from service.domain.events import Draft, Group, Outcome, Unit
+from service.store import log as store
+
+GROUPS = 150
+OFTEN = "abcdefgh"
+"""Keys that are used again and again, each for other entries."""
+WINDOW = 3600.0
+"""Seconds that a key is remembered: all of them."""
+
+Answer = tuple[Group | None, list[Outcome]]
+"""The group as the tail takes it, and where each unit stands."""
+Appended = tuple[list[Unit], Answer]
+
+
+class Producer:
+    """Makes up groups in which no two entries are the same, and appends them."""
+
+    def __init__(self, db: asyncpg.Connection, seed: int) -> None:
+        self.random = Random(seed)
+        self._db = db
+        self._serial = count()
+
+    def units(self) -> list[Unit]:
+        """Return a group of units with and without keys; no two of them have the same."""
+        units: dict[str, Unit] = {}
+        for _ in range(self.random.randrange(1, 6)):
+            own = f"own {next(self._serial)}"
+            key = self.random.choice([None, None, own, *OFTEN])
+            drafts = [self._draft(lead, key) for lead in range(self.random.randrange(1, 4))]
+            units[key or own] = Unit(drafts, "p", key)
+        return list(units.values())
+
+    def _draft(self, lead: int, key: str | None) -> Draft:
+        sender, exclude = self.random.choice([(None, ()), ("alice", ("alice\nphone",))])
+        return Draft(f"user:{lead}", "t", str(next(self._serial)), lead, key, sender, exclude)
+
+    async def append(self, units: list[Unit], batch: UUID, seen: int, *, retry: bool) -> Answer:
+        return await store.append(self._db, batch, units, seen=seen, retry=retry, window=WINDOW)
+
+    async def append_others(self) -> list[Appended]:
+        """Append what others might meanwhile: up to two groups."""
+        groups = [self.units() for _ in range(self.random.randrange(3))]
+        return [(units, await self.append(units, uuid4(), 0, retry=False)) for units in groups]
+
+
+def told(answer: Answer) -> tuple[Any, ...]:
+    """Return all that an answer says, so that it can be compared."""
+    group, outcomes = answer
+    return (outcomes, None if group is None else content(group))
+
+
+def content(group: Group) -> tuple[Any, ...]:
+    return (group.after, group.last, [msgspec.structs.astuple(entry) for entry in group.entries])
+
+
+def each(appended: list[Appended]) -> Iterator[tuple[Unit, Outcome]]:
+    for units, (_, outcomes) in appended:
+        yield from zip(units, outcomes, strict=True)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_a_retry_is_told_what_the_lost_answer_said_and_the_log_holds_each_unit_once(
+    db: asyncpg.Connection, seed: int
+) -> None:
+    producer = Producer(db, seed)
+    appended: list[Appended] = []
+    for _ in range(GROUPS):
+        appended += await producer.append_others()
+        units, batch, seen = producer.units(), uuid4(), await db.fetchval("select tidings.head()")
+        arrived = producer.random.random() < 0.7
+        answers = [await producer.append(units, batch, seen, retry=False)] if arrived else []
+        for _ in range(2):
+            appended += await producer.append_others()
+            answers.append(await producer.append(units, batch, seen, retry=True))
+        first, *again = map(told, answers)
+        assert again == [first] * len(again)
+        appended.append((units, answers[0]))
+
+    rows = await db.fetch("select position, address, data from tidings.events order by position")
+    new = [(unit, outcome.first) for unit, outcome in each(appended) if not outcome.replayed]
+    assert [tuple(row) for row in rows] == sorted(
+        (first + n, draft.address, draft.data) for unit, first in new for n, draft in enumerate(unit.drafts)
+    )
+    originals = {unit.key: (first, len(unit.drafts)) for unit, first in new}
+    replays = [(unit, outcome) for unit, outcome in each(appended) if outcome.replayed]
+    assert len(replays) > GROUPS
+    assert all(originals[unit.key] == (outcome.first, outcome.entries) for unit, outcome in replays)
+    groups = [group for _, (group, _) in appended if group is not None]
+    for group in groups:
+        assert content(await store.between(db, group.after, group.last, len(rows) + 1)) == content(group)
