@@ -440,8 +440,8 @@ def attached(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
     class Narrow(Connection):
         __slots__ = ()
 
-        def attach(self, transport: asyncio.Transport, answer: bytes, *, encrypted: bool) -> None:
-            super().attach(transport, answer, encrypted=encrypted)
+        def attach(self, transport: asyncio.Transport, answer: bytes) -> None:
+            super().attach(transport, answer)
             self.wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
             connections.append(self)
 
