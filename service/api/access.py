@@ -23,19 +23,29 @@ Scope = Literal["publish", "read", "tokens", "admin"]
 _described = HTTPBearer(auto_error=False, description="An API key, or a client's JWT where it says so")
 
 
-def bearer(request: Request) -> str:
-    """Return what the Authorization header presents."""
-    scheme, _, presented = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not presented.strip():
+def presented(authorization: str) -> str:
+    """Return what an Authorization header presents."""
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not credentials.strip():
         raise Unauthorized("send `Authorization: Bearer …`")
-    return presented.strip()
+    return credentials.strip()
+
+
+def bearer(request: Request) -> str:
+    """Return what a request presents."""
+    return presented(request.headers.get("authorization", ""))
+
+
+def key_of(authorization: str, service: Service, scope: Scope) -> ApiKey:
+    """Return the API key that an Authorization header presents, if it has the scope."""
+    key = service.keyring.authenticate(presented(authorization), now=time())
+    key.require(scope)
+    return key
 
 
 def key_with(request: Request, service: Service, scope: Scope) -> ApiKey:
     """Return the API key of a request, if it has the scope."""
-    key = service.keyring.authenticate(bearer(request), now=time())
-    key.require(scope)
-    return key
+    return key_of(request.headers.get("authorization", ""), service, scope)
 
 
 def _scoped(scope: Scope) -> Callable[..., ApiKey]:
@@ -52,10 +62,10 @@ Admin = Annotated[ApiKey, Depends(_scoped("admin"))]
 
 
 async def _client_or_reader(request: Request, _: Annotated[object, Depends(_described)]) -> Claims | ApiKey:
-    presented = bearer(request)
+    credentials = bearer(request)
     service = service_of(request)
-    if presented.count(".") == 2 and not presented.startswith("tk_"):  # a JWT (RFC 7515 §3.1)
-        claims = await service.verifier.verify(presented, now=time())
+    if credentials.count(".") == 2 and not credentials.startswith("tk_"):  # a JWT (RFC 7515 §3.1)
+        claims = await service.verifier.verify(credentials, now=time())
         if not service.follower.trusted:
             raise Unavailable("the log cannot be read just now, nor what it revokes")
         if service.control.revocations.refuse(claims):

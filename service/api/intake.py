@@ -8,24 +8,24 @@ protocol byte for byte, and so does all that follows on its connection.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from http import HTTPStatus
 from operator import attrgetter
-from time import time
 from typing import Any, Final, NamedTuple, cast
 
 from uvicorn.server import ServerState
 
+from service.api.access import key_of
 from service.api.http import HEAD_TIMEOUT
 from service.api.ingest import READERS, answer, answer_with_originals
 from service.api.middleware import request_id
 from service.api.service import Service
 from service.auth.keys import ApiKey
-from service.domain.errors import TidingsError, Unauthorized
+from service.domain.errors import TidingsError
 from service.domain.events import Outcome, Unit
 from service.domain.problems import CONTENT_TYPE, problem_body, problem_headers, status_of
 from service.domain.request import MAX_HEAD, Request, read_request
+from service.domain.response import response
 
 log = logging.getLogger("tidings.api")
 
@@ -36,11 +36,14 @@ _ELSEWHERE: Final = frozenset({b"origin", b"expect", b"transfer-encoding", b"upg
 """Headers that only the general way knows how to deal with."""
 
 
+Header = tuple[bytes, bytes]
+
+
 class _Post(NamedTuple):
     """A request whose head has been read; its body lies between ``head`` and ``end`` in what has come."""
 
     path: str
-    presented: str
+    authorization: str
     key: ApiKey
     head: int
     end: int
@@ -155,9 +158,9 @@ class Intake(asyncio.Protocol):
             return None
         end = request.end + int(headers[b"content-length"])
         own_id = request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
-        presented = headers.get(b"authorization", b"").decode("latin-1")
+        authorization = headers.get(b"authorization", b"").decode("latin-1")
         try:
-            key = self._key(presented)
+            key = key_of(authorization, self._service, "publish")
         except TidingsError as error:
             if len(self._data) < end:
                 self._go_general()  # which refuses it as well, and knows what to do with the body
@@ -165,7 +168,7 @@ class Intake(asyncio.Protocol):
                 self._at = end
                 self._refuse(request.target, own_id, error)
             return None
-        self._post = _Post(request.target, presented, key, request.end, end, own_id)
+        self._post = _Post(request.target, authorization, key, request.end, end, own_id)
         return self._post
 
     def _may_become_ours(self) -> bool:
@@ -195,14 +198,6 @@ class Intake(asyncio.Protocol):
         self._transport.set_protocol(protocol)
         protocol.data_received(self._data[self._at :])
 
-    def _key(self, authorization: str) -> ApiKey:
-        scheme, _, presented = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not presented.strip():
-            raise Unauthorized("send `Authorization: Bearer …`")
-        key = self._service.keyring.authenticate(presented.strip(), now=time())
-        key.require("publish")
-        return key
-
     def _submit(self, post: _Post, *, late: bool) -> None:
         """Append what a request asks for; where its body came ``late`` its key may be dead by now."""
         body = self._data[post.head : post.end]
@@ -210,7 +205,7 @@ class Intake(asyncio.Protocol):
         if not self._unread:
             self._data, self._at = b"", 0  # it may be large, and the next request far off
         try:
-            key = self._key(post.presented) if late else post.key
+            key = key_of(post.authorization, self._service, "publish") if late else post.key
             units = READERS[post.path](body, key, self._service.settings.max_data)
             future = self._service.appender.submit(units)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
@@ -240,9 +235,9 @@ class Intake(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             self._failed(post, error)
         else:
-            self._answer(post, told, b"idempotent-replayed: true\r\n")
+            self._answer(post, told, (b"idempotent-replayed", b"true"))
 
-    def _answer(self, post: _Post, told: bytes, extra: bytes = b"") -> None:
+    def _answer(self, post: _Post, told: bytes, *extra: Header) -> None:
         self._write(post.path, post.request_id, 202, b"application/json", told, extra)
 
     def _failed(self, post: _Post, error: BaseException) -> None:
@@ -253,24 +248,22 @@ class Intake(asyncio.Protocol):
 
     def _refuse(self, path: str, own_id: str, error: TidingsError) -> None:
         self._service.metrics.refusals.labels(error.code).inc()
-        extra = _lines(problem_headers(error))
-        body = problem_body(error, own_id)
-        self._write(path, own_id, status_of(error), CONTENT_TYPE.encode(), body, extra)
+        extra = [(name.encode(), value.encode()) for name, value in problem_headers(error).items()]
+        kind, body = CONTENT_TYPE.encode(), problem_body(error, own_id)
+        self._write(path, own_id, status_of(error), kind, body, extra)
 
-    def _write(self, path: str, own_id: str, status: int, kind: bytes, body: bytes, extra: bytes) -> None:
-        """Write a response (RFC 9112 §4), and go on with the next request."""
+    def _write(
+        self, path: str, own_id: str, status: int, kind: bytes, body: bytes, extra: Iterable[Header]
+    ) -> None:
+        """Write a response, and go on with the next request."""
         self._service.metrics.count_request("POST", path, status)
         self._busy = False
         if self._transport.is_closing():
             return
-        for name, value in self._state.default_headers:
-            extra += name + b": " + value + b"\r\n"
+        headers = [*self._state.default_headers, (b"x-request-id", own_id.encode()), *extra]
         if self._leaving:
-            extra += b"connection: close\r\n"
-        self._transport.write(
-            b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\nx-request-id: %s\r\n%scontent-length: %d\r\n\r\n%s"
-            % (status, _PHRASES[status], kind, own_id.encode(), extra, len(body), body)
-        )
+            headers.append((b"connection", b"close"))
+        self._transport.write(response(status, kind, body, headers))
         self._used_at = self._loop.time()
         if self._leaving:
             self._transport.close()
@@ -283,9 +276,4 @@ def is_ours(request: Request) -> bool:
     return request.method == "POST" and request.target in READERS
 
 
-def _lines(headers: Mapping[str, str]) -> bytes:
-    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode()
-
-
 _replayed = attrgetter("replayed")
-_PHRASES: Final = {status.value: status.phrase.encode() for status in HTTPStatus}

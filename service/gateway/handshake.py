@@ -8,7 +8,6 @@ a close code and no HTTP status.
 import asyncio
 import logging
 import socket
-from http import HTTPStatus
 from time import time
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl
@@ -30,6 +29,7 @@ from service.domain.errors import (
 from service.domain.frames import frame
 from service.domain.problems import problem_body, problem_headers, status_of
 from service.domain.request import Headers, Request, read_request
+from service.domain.response import response
 from service.domain.upgrade import BadHandshake, Upgrade, accept_key, check_upgrade, switching_protocols
 from service.domain.websocket import close_frame, text_frame
 from service.gateway.connection import CLOSE_TIMEOUT
@@ -188,14 +188,7 @@ class Handshake(asyncio.Protocol):
             return
         kind = b"application/problem+json" if body is not None else b"text/plain; charset=utf-8"
         content = message.encode() if body is None else body
-        lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
-        lines += [name + b": " + value for name, value in extra]
-        lines += [
-            b"content-type: " + kind,
-            b"content-length: %d" % len(content),
-            b"connection: close",
-        ]
-        self._transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + content)
+        self._transport.write(response(status, kind, content, [*extra, (b"connection", b"close")]))
         self._transport.close()
 
 
