@@ -5,8 +5,9 @@ The same for whoever reads the request: ``service.api.intake``, the short way in
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -27,7 +28,6 @@ from service.domain.publication import (
     EventIn,
     Item,
     LooseBatchIn,
-    Producer,
     Rules,
     checked,
     checked_batch,
@@ -56,23 +56,16 @@ _encode = msgspec.json.Encoder().encode
 _replayed = attrgetter("replayed")
 
 
-class Post(NamedTuple):
+class Post(msgspec.Struct, frozen=True, gc=False):
     """What a producer's request asks for, in its order; with ``each`` some of it may be refused."""
 
     items: Sequence[Item]
-    once: Once | None
+    units: Sequence[Unit] = ()
+    """What is to be appended."""
+    ephemeral: Sequence[Ephemeral] = ()
+    """What is only to be passed on."""
+    once: Once | None = None
     each: bool = False
-    validate_only: bool = False
-
-    @property
-    def units(self) -> list[Unit]:
-        """Return what is to be appended."""
-        return [] if self.validate_only else [item for item in self.items if isinstance(item, Unit)]
-
-    @property
-    def ephemeral(self) -> list[Ephemeral]:
-        """Return what is only to be passed on."""
-        return [] if self.validate_only else [item for item in self.items if isinstance(item, Ephemeral)]
 
 
 class Placed(msgspec.Struct, gc=False):
@@ -114,22 +107,66 @@ def read_post(
     Of ``headers`` only ``idempotency-key``, ``content-type`` and ``ce-*`` count; ``now`` is in seconds
     since the epoch.
     """
-    reading = _Reading(Producer(f"key:{key.id}", key.reach), rules, now)
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == cloudevents.BATCHED:
-        post = Post(reading.cloud_batch(body), None)
-    elif kind == cloudevents.STRUCTURED:
-        post = Post([reading.cloud(cloudevents.structured(body))], None)
-    elif cloudevents.SPECVERSION in headers:
-        post = Post([reading.cloud(cloudevents.binary(headers, body))], None)
+    kind = headers.get("content-type", "").lower()
+    if kind.startswith(cloudevents.TYPES) or cloudevents.SPECVERSION in headers:
+        post = _read_cloud_events(kind, body, headers, partial(_checked_cloud, key, rules, now))
     elif path == BATCH:
-        post = reading.batch(body)
+        post = _read_batch(body, lambda event: checked(event, key, rules, now))
     else:
-        post = Post([reading.event(decode(_decode_event, utf8(body)))], None)
+        post = _post([checked(decode(_decode_event, utf8(body)), key, rules, now)])
     given = headers.get("idempotency-key")
     if given is None or not post.units:
         return post
-    return post._replace(once=_once(key, path, given, body, headers))
+    return msgspec.structs.replace(post, once=_once(key, path, given, body, headers))
+
+
+def _post(items: Sequence[Item], *, each: bool = False) -> Post:
+    units = [item for item in items if isinstance(item, Unit)]
+    if len(units) == len(items):
+        return Post(items, units, each=each)
+    return Post(items, units, [item for item in items if isinstance(item, Ephemeral)], each=each)
+
+
+def _read_batch(body: bytes, check: Callable[[EventIn], Unit | Ephemeral]) -> Post:
+    text = utf8(body)
+    loose = decode(_decode_loose_batch, text) if '"partial"' in text else None
+    if loose is not None and loose.mode == "partial":
+        items = checked_batch(
+            loose.events, lambda raw: check(decode(_decode_event, bytes(raw).decode())), partial=True
+        )
+        return Post(items, each=True) if loose.validate_only else _post(items, each=True)
+    batch = decode(_decode_batch, text)
+    items = checked_batch(batch.events, check, partial=False)
+    return Post(items) if batch.validate_only else _post(items)
+
+
+CheckCloud = Callable[[cloudevents.CloudEvent], Unit | Ephemeral]
+
+
+def _read_cloud_events(kind: str, body: bytes, headers: Mapping[str, str], check: CheckCloud) -> Post:
+    if kind.startswith(cloudevents.BATCHED):
+        return _post(_read_cloud_batch(body, check))
+    if kind.startswith(cloudevents.STRUCTURED):
+        return _post([check(cloudevents.structured(body))])
+    return _post([check(cloudevents.binary(headers, body))])
+
+
+def _read_cloud_batch(body: bytes, check: CheckCloud) -> Sequence[Item]:
+    try:
+        return checked_batch(
+            cloudevents.batched(body), lambda raw: check(cloudevents.one(raw)), partial=False
+        )
+    except Invalid as error:  # the batch is the array itself
+        error.pointer = error.pointer and error.pointer.replace("#/events", "#", 1)
+        raise
+
+
+def _checked_cloud(key: ApiKey, rules: Rules, now: float, given: cloudevents.CloudEvent) -> Unit | Ephemeral:
+    try:
+        return checked(given.event, key, rules, now, given.key)
+    except Invalid as error:
+        error.pointer = cloudevents.pointer(error.pointer)
+        raise
 
 
 def _once(key: ApiKey, path: str, given: str, body: bytes, headers: Mapping[str, str]) -> Once:
@@ -142,62 +179,19 @@ def _once(key: ApiKey, path: str, given: str, body: bytes, headers: Mapping[str,
     for header in sorted(headers):
         if header.startswith("ce-"):
             fingerprint.update(f"\n{header}: {headers[header]}".encode())
-    return Once(f"key:{key.id}", f"POST {path} {name}", fingerprint.digest())
-
-
-class _Reading:
-    """Reads events for one producer."""
-
-    def __init__(self, producer: Producer, rules: Rules, now: float) -> None:
-        self._producer = producer
-        self._rules = rules
-        self._now = now
-
-    def event(self, event: EventIn) -> Unit | Ephemeral:
-        key = None if event.id is None else f"id:{event.id}"
-        return checked(event, self._producer, self._rules, self._now, key)
-
-    def batch(self, body: bytes) -> Post:
-        text = utf8(body)
-        loose = decode(_decode_loose_batch, text) if '"partial"' in text else None
-        if loose is not None and loose.mode == "partial":
-            items = checked_batch(loose.events, self._loose, partial=True)
-            return Post(items, None, each=True, validate_only=loose.validate_only)
-        batch = decode(_decode_batch, text)
-        items = checked_batch(batch.events, self.event, partial=False)
-        return Post(items, None, validate_only=batch.validate_only)
-
-    def _loose(self, raw: msgspec.Raw) -> Unit | Ephemeral:
-        return self.event(decode(_decode_event, bytes(raw).decode()))
-
-    def cloud(self, given: cloudevents.CloudEvent) -> Unit | Ephemeral:
-        try:
-            return checked(given.event, self._producer, self._rules, self._now, given.key)
-        except Invalid as error:
-            error.pointer = cloudevents.pointer(error.pointer)
-            raise
-
-    def cloud_batch(self, body: bytes) -> Sequence[Item]:
-        try:
-            return checked_batch(
-                cloudevents.batched(body), lambda raw: self.cloud(cloudevents.one(raw)), partial=False
-            )
-        except Invalid as error:  # the batch is the array itself
-            error.pointer = error.pointer and error.pointer.replace("#/events", "#", 1)
-            raise
+    return Once(key.producer, f"POST {path} {name}", fingerprint.digest())
 
 
 def submit(service: Service, post: Post) -> "Future[list[Outcome]] | None":
     """Begin to carry out a request; None where nothing of it is stored."""
     if post.ephemeral and not service.follower.trusted:
         raise Unavailable("the log cannot be read just now, nor what it revokes")
-    units = post.units
-    return service.appender.submit(units, post.once) if units else None
+    return service.appender.submit(post.units, post.once) if post.units else None
 
 
 def pass_on(hub: Hub, post: Post, outcomes: Sequence[Outcome]) -> None:
     """Send what is ephemeral to who is connected, unless the request was a repeat."""
-    if any(outcome.repeated for outcome in outcomes):
+    if not post.ephemeral or any(outcome.repeated for outcome in outcomes):
         return
     time = timestamp(datetime.now(UTC))
     for event in post.ephemeral:
@@ -222,9 +216,10 @@ def answer(
 ) -> Answer:
     """Return what tells where everything stands."""
     left, found = iter(outcomes), iter(originals)
-    results = [_result(item, left, found, stored=not post.validate_only) for item in post.items]
+    stored = bool(post.units or post.ephemeral)
+    results = [_result(item, left, found, stored=stored) for item in post.items]
+    accepted = 202 if stored else 200
     replayed = any(map(_replayed, outcomes))
-    accepted = 200 if post.validate_only else 202
     if post.each:
         return Answer(207, _encode({"results": [_judged(each, accepted) for each in results]}), replayed)
     events = [event for each in results if not isinstance(each, TidingsError) for event in each]

@@ -21,6 +21,7 @@ from service.domain.publication import EventIn
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCHED: Final = "application/cloudevents-batch+json"
+TYPES: Final = (STRUCTURED, BATCHED)
 SPECVERSION: Final = "ce-specversion"
 """The header that tells the binary mode (HTTP protocol binding §3.1)."""
 MAX_SOURCE: Final = 1024

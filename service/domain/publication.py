@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import Annotated, Final, Literal, NamedTuple, TypeVar
+from typing import Annotated, Final, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -70,11 +70,15 @@ class LooseBatchIn(msgspec.Struct, forbid_unknown_fields=True):
     validate_only: bool = False
 
 
-class Producer(NamedTuple):
-    """Who sends; ``reach`` raises Forbidden for an address that it may not publish to."""
+class Producer(Protocol):
+    """Who sends."""
 
-    name: str
-    reach: Callable[[str], None]
+    @property
+    def producer(self) -> str:
+        """Return the name under which its keys and ids are its own."""
+
+    def reach(self, address: str) -> None:
+        """Raise Forbidden for an address that it may not publish to."""
 
 
 class Rules(NamedTuple):
@@ -100,11 +104,12 @@ Item = Unit | Ephemeral | TidingsError
 
 
 def checked(
-    event: EventIn, producer: Producer, rules: Rules, now: float, key: str | None
+    event: EventIn, producer: Producer, rules: Rules, now: float, key: str | None = None
 ) -> Unit | Ephemeral:
-    """Check an event, and its producer's right to send it; ``key`` is under which it is accepted once.
+    """Check an event, and its producer's right to send it.
 
-    Raises Invalid with the field's pointer, or Forbidden.
+    ``key`` is under which it is accepted once, by default its own id; ``now`` in seconds since the
+    epoch. Raises Invalid with the field's pointer, or Forbidden.
     """
     to = event.to
     if isinstance(to, str):
@@ -118,6 +123,7 @@ def checked(
     check_text(event.type, MAX_TYPE, "#/type")
     if event.id is not None:
         check_text(event.id, MAX_ID, "#/id")
+        key = key or f"id:{event.id}"
     if len(event.exclude) > MAX_EXCLUDED:
         raise Invalid(f"at most {MAX_EXCLUDED} users", "#/exclude")
     exclude = tuple([check_user(user, f"#/exclude/{n}") for n, user in enumerate(event.exclude)])
@@ -135,7 +141,7 @@ def checked(
         )
         for lead, address in enumerate(addresses)
     ]  # fmt: skip
-    return Unit(drafts, producer.name, key, due_at)
+    return Unit(drafts, producer.producer, key, due_at)
 
 
 def _check_ephemeral(event: EventIn) -> None:
