@@ -14,15 +14,23 @@ from service.domain.addresses import CONTROL
 MAX_UNIT_ENTRIES: Final = 5_000
 MAX_UNIT_BYTES: Final = 8 * 1024 * 1024
 
-Kind = Literal["event", "joined", "left", "revoked", "lifted", "disconnect", "key", "key_deleted"]
+Kind = Literal["event", "read", "joined", "left", "revoked", "lifted", "disconnect", "key", "key_deleted"]
+
+DELIVERED: Final = frozenset[Kind]({"event", "read"})
+"""Kinds that are only delivered: they change nothing of who gets what."""
+MEMBERSHIP: Final = frozenset[Kind]({"joined", "left"})
+"""Kinds that are delivered, and from which on others are due."""
+FOR_CLIENTS: Final = DELIVERED | MEMBERSHIP
+"""A newer version beside this one may write kinds that this one has no frame for."""
 
 
 class Entry(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One entry of the log.
 
     ``event`` carries a producer's event. ``joined`` and ``left`` stand at ``user:<id>`` with the room
-    as their type and the membership's source as data. The other kinds stand at ``control`` and are
-    for the instances. ``time`` is RFC 3339 in UTC with milliseconds.
+    as their type and the membership's source as data; ``read`` too, with what of the inbox was marked as
+    read, and what is unread since, as an object. The other kinds stand at ``control`` and are for the
+    instances. ``time`` is RFC 3339 in UTC with milliseconds.
 
     ``frame`` is the finished WebSocket frame, which is the same for all receivers; ``frames.finished``
     makes it for the first of them and keeps it here. So an entry is compared by what it is, not by

@@ -20,12 +20,12 @@ select * from tidings.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 
 """
 
 # In the order of an entry's fields. A float is read in a sixth of the time of a timestamptz.
-_COLUMNS: Final = (
+COLUMNS: Final = (
     "position, kind, address, type, data, date_part('epoch', time) as time, lead, id, sender, exclude"
 )
 
 RANGE: Final = f"""
-select {_COLUMNS} from tidings.events
+select {COLUMNS} from tidings.events
 where position > $1 and position <= $2 order by position limit $3
 """
 
@@ -38,7 +38,7 @@ from tidings.log l
 left join lateral (
     select e.* from unnest($3::text[], $4::bigint[], $5::bigint[]) as a(address, since, until)
     cross join lateral (
-        select {_COLUMNS} from tidings.events e
+        select {COLUMNS} from tidings.events e
         where e.address = a.address
           and e.position > greatest($1, a.since) and e.position <= least($2, a.until)
         order by e.position limit $6) e
@@ -65,7 +65,7 @@ select e.*, tidings.head() as head, coalesce((select max(id) from tidings.lineag
        pg_is_in_recovery() as standby
 from tidings.log l cross join tidings.position p
 left join lateral (
-    select {_COLUMNS} from tidings.events
+    select {COLUMNS} from tidings.events
     where address = 'control' and position > $1 order by position limit 1000) e on true
 """
 
@@ -76,7 +76,7 @@ join tidings.events e on e.position between u.first and u.first + u.entries - 1 
 """
 
 ROOM_EVENTS: Final = f"""
-select {_COLUMNS} from tidings.events e
+select {COLUMNS} from tidings.events e
 where address = $1 and kind = 'event' and position > $2 and position < $3
 order by position {{order}} limit $4
 """
@@ -132,7 +132,7 @@ async def confirm(connection: asyncpg.Connection, position: int) -> Head:
     first = rows[0]
     if first["standby"]:
         raise Unavailable("the database is a standby: what it knows may be old")
-    return Head(first["head"], first["lineage"], first["drawn"], first["room"], _entries(rows))
+    return Head(first["head"], first["lineage"], first["drawn"], first["room"], entries_of(rows))
 
 
 async def keep_ahead(connection: asyncpg.Connection, seen: int) -> None:
@@ -207,7 +207,7 @@ def _outcome(row: asyncpg.Record, units: Sequence[Unit]) -> tuple[Group | None, 
 async def between(connection: asyncpg.Connection, after: int, upto: int, limit: int) -> Group:
     """Read the log in ``(after, upto]``, or the first ``limit`` entries of it."""
     rows = await connection.fetch(RANGE, after, upto, limit)
-    entries = _entries(rows)
+    entries = entries_of(rows)
     return Group(after, entries[-1].position if len(entries) == limit else upto, entries)
 
 
@@ -218,7 +218,7 @@ async def page(
     addresses, sinces, untils = zip(*intervals, strict=True)
     rows = await connection.fetch(PAGE, after, upto, addresses, sinces, untils, limit)
     floor, lost_to = rows[0]["floor"], rows[0]["lost_to"]
-    entries = _entries(rows)
+    entries = entries_of(rows)
     gap = None
     if lost_to is not None:
         gap = Gap(after, lost_to, "failover")
@@ -233,7 +233,7 @@ async def room_events(
     """Read events of a room strictly between two positions, newest or oldest first."""
     statement = ROOM_EVENTS.format(order="desc" if newest else "asc")
     rows = await connection.fetch(statement, f"room:{room}", after, before, limit)
-    return _entries(rows)
+    return entries_of(rows)
 
 
 async def positions(
@@ -270,8 +270,8 @@ def _timestamp(epoch: float) -> str:
     return timestamp(datetime.fromtimestamp(epoch, UTC))
 
 
-def _entries(rows: Sequence[asyncpg.Record]) -> list[Entry]:
-    """Return the entries of rows that begin with ``_COLUMNS``; a position that is null is none."""
+def entries_of(rows: Sequence[asyncpg.Record]) -> list[Entry]:
+    """Return the entries of rows that begin with ``COLUMNS``; a position that is null is none."""
     return [
         Entry(
             position, kind, address, about, data, _timestamp(time), lead, id_, sender,
