@@ -20,7 +20,7 @@ comment on column tidings.reads.read is
 comment on column tidings.reads.position is 'The newest entry that tells of it';
 """
 
-# An inbox that is looked at is a connect too: ``everyone`` is the user's from then on.
+# From where on ``everyone`` is the user's. One who has never connected is known from now on.
 FIRST_SEEN = """
 create function tidings.first_seen(_user text) returns bigint language plpgsql as $$
 declare
@@ -34,31 +34,68 @@ begin
 end $$;
 """
 
-# Events of an inbox within some ranges, the oldest first, as ``service.store.inbox`` shows them. At most
-# 2,000 entries of the log are looked at, of whatever kind; then ``upto`` says how far that was. The ranges
-# come in their order, since a lateral join can only be a nested loop: so the limit stops at the right place.
-WITHIN = """
-create function tidings.inbox_within(
-    _user text, _first_seen bigint, _ranges int8multirange, out positions bigint[], out upto bigint
-) language plpgsql stable as $$
-declare
-    most constant integer := 2000;
-    at constant timestamptz := clock_timestamp();
-    looked integer;
-begin
-    select coalesce(array_agg(e.position order by e.position) filter (where e.shown), '{}'),
-           count(*), max(e.position)
-        into positions, looked, upto
-        from (
-            select e.position,
-                   e.kind = 'event' and e.recalled is null and (e.expires_at is null or e.expires_at > at)
+# What the user gets, and of one collapse key the newest of that.
+SHOWN = """e.kind = 'event' and e.recalled is null and (e.expires_at is null or e.expires_at > at)
                    and (e.exclude is null or not e.exclude::jsonb ? _user)
                    and (e.collapse_key is null or not exists (
                        select from tidings.events n
                        where n.address = e.address and n.collapse_key = e.collapse_key
                          and n.position > e.position and n.kind = 'event' and n.recalled is null
                          and (n.expires_at is null or n.expires_at > at)
-                         and (n.exclude is null or not n.exclude::jsonb ? _user))) as shown
+                         and (n.exclude is null or not n.exclude::jsonb ? _user)))"""
+
+# A page or a count looks at no more than 2,000 entries, of whatever kind: at either address, or in all. It takes
+# each address by itself, in the order of its index. Asked for both at once, the planner may walk the whole log
+# by position; and since it takes every address for an ordinary user's, of a few entries, it would rather read
+# and sort all that ``everyone`` ever got. So it may not sort where it need not. (Before PostgreSQL 18 what it
+# may not do looks so dear to it that it would be compiled first.)
+BOUNDED = "set enable_sort = off set jit = off"
+
+# Events whose type matches, strictly between two positions. The last entry that was looked at comes too, and
+# says so: of its address nothing beyond is in the page.
+PAGE = f"""
+create function tidings.inbox_%(order)s(
+    _user text, _first_seen bigint, _after bigint, _before bigint, _limit integer, _exact text, _prefix text
+) returns table (at_position bigint, shown boolean, last boolean) language plpgsql stable rows 100 {BOUNDED} as $$
+declare
+    most constant integer := 2000;
+    at constant timestamptz := clock_timestamp();
+begin
+    return query
+        select e.position, e.shown, e.last
+        from tidings.log l
+        cross join (values ('user:' || _user, 0), ('everyone', _first_seen)) as a(address, since)
+        cross join lateral (
+            select e.* from (
+                select e.position, row_number() over (order by e.position %(direction)s) = most as last,
+                   coalesce(e.type = _exact, starts_with(e.type, _prefix)) and
+                   {SHOWN} as shown
+                from tidings.events e
+                where e.address = a.address and e.position > greatest(_after, a.since, l.floor)
+                  and e.position < _before
+                order by e.position %(direction)s limit most) e
+            where e.shown or e.last order by e.position %(direction)s limit _limit) e
+        order by e.position %(direction)s limit _limit;
+end $$;
+"""
+
+# Events within some ranges, the oldest first. Where the look ended before the ranges did, ``upto`` says where.
+# The ranges come in their order, since a lateral join can only be a nested loop: so the limit ends it there.
+WITHIN = f"""
+create function tidings.inbox_within(
+    _user text, _first_seen bigint, _ranges int8multirange, out positions bigint[], out upto bigint
+) language plpgsql stable {BOUNDED} as $$
+declare
+    most constant integer := 2000;
+    at constant timestamptz := clock_timestamp();
+    looked integer;
+begin
+    select coalesce(array_agg(e.position order by e.position) filter (where e.shown), '{{}}'),
+           count(*), max(e.position)
+        into positions, looked, upto
+        from (
+            select e.position,
+                   {SHOWN} as shown
             from tidings.log l
             cross join unnest(_ranges * int8multirange(int8range(l.floor + 1, null))) as r(range)
             cross join lateral (
@@ -157,12 +194,19 @@ READABLE = "update tidings.log set readable_by = 4"
 
 
 def upgrade() -> None:
-    script = TABLE + FIRST_SEEN + WITHIN + MARK + READABLE
+    pages = [
+        PAGE % {"order": order, "direction": direction}
+        for order, direction in (("newest", "desc"), ("oldest", "asc"))
+    ]
+    script = "".join([TABLE, FIRST_SEEN, *pages, WITHIN, MARK, READABLE])
     op.get_bind().connection.dbapi_connection.run_async(lambda driver: driver.execute(script))
 
 
 def downgrade() -> None:
-    op.execute("drop function tidings.mark_read, tidings.inbox_within, tidings.first_seen")
+    op.execute(
+        "drop function tidings.mark_read, tidings.inbox_within, tidings.inbox_oldest, tidings.inbox_newest,"
+        " tidings.first_seen"
+    )
     op.execute("drop table tidings.reads")
     op.execute("delete from tidings.events where kind = 'read'")
     op.execute("update tidings.log set readable_by = 3")

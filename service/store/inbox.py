@@ -9,46 +9,19 @@ from service.domain.events import Entry
 from service.store.database import one
 from service.store.log import COLUMNS, entries_of
 
-LOOKED_AT: Final = 2_000
-"""Entries of an address that a page looks at: one for a rare type may end before it is full."""
-
-# The newest of one collapse key is the newest that the user gets: it has neither expired nor been recalled.
-# `tidings.inbox_within` counts by the same rule. An address at a time, each in the order of its index: asked
-# for both at once, the planner may walk the whole log by position instead.
+# The functions are in the migration 0004.
 PAGE: Final = f"""
-select e.*, coalesce(e.position <@ r.read, false) as read
-from tidings.first_seen($1) as f(position)
-cross join tidings.log l
+select e.*, p.shown, p.last, coalesce(e.position <@ r.read, false) as read
+from tidings.inbox_{{order}}($1, $2, $3, $4, $5, $6, $7) p
+cross join lateral (select {COLUMNS} from tidings.events where position = p.at_position) e
 left join tidings.reads r on r.user_id = $1
-cross join lateral (
-    select e.*
-    from (values ('user:' || $1, 0), ('everyone', f.position)) as a(address, since)
-    cross join lateral (
-        select * from (
-            select {COLUMNS}, row_number() over (order by position {{order}}) = {LOOKED_AT} as last,
-                   kind = 'event' and recalled is null and (expires_at is null or expires_at > now())
-                   and (exclude is null or not exclude::jsonb ? $1)
-                   and coalesce(type = $5, starts_with(type, $6))
-                   and (collapse_key is null or not exists (
-                       select from tidings.events n
-                       where n.address = e.address and n.collapse_key = e.collapse_key
-                         and n.position > e.position and n.kind = 'event' and n.recalled is null
-                         and (n.expires_at is null or n.expires_at > now())
-                         and (n.exclude is null or not n.exclude::jsonb ? $1))) as shown
-            from tidings.events e
-            where e.address = a.address and e.position > greatest($2, a.since, l.floor) and e.position < $3
-            order by e.position {{order}} limit {LOOKED_AT}) e
-        where e.shown or e.last order by e.position {{order}} limit $4) e
-    order by e.position {{order}} limit $4) e
-order by e.position {{order}}
+order by e.position {{direction}}
 """
 
 UNREAD: Final = """
 select cardinality(w.positions) as unread, w.upto is not null as more
-from tidings.first_seen($1) as f(position)
-left join tidings.reads r on r.user_id = $1
-cross join lateral tidings.inbox_within(
-    $1, f.position, '{[0,)}'::int8multirange - coalesce(r.read, '{}')) w
+from tidings.inbox_within(
+    $1, $2, '{[0,)}' - coalesce((select r.read from tidings.reads r where r.user_id = $1), '{}')) w
 """
 
 
@@ -81,6 +54,12 @@ class Marked(NamedTuple):
     position: int | None
 
 
+async def first_seen(connection: asyncpg.Connection, user: str) -> int:
+    """Return from where on ``everyone`` is the user's; an inbox that is looked at is a connect too."""
+    position: int = await connection.fetchval("select tidings.first_seen($1)", user)
+    return position
+
+
 async def page(
     connection: asyncpg.Connection,
     user: str,
@@ -93,8 +72,10 @@ async def page(
 ) -> Page:
     """Read events strictly between two positions whose type matches, newest or oldest first."""
     exact, prefix = (None, pattern[:-1]) if pattern.endswith("*") else (pattern, None)
-    statement = PAGE.format(order="desc" if newest else "asc")
-    rows = await connection.fetch(statement, user, after, before, limit + 1, exact, prefix)
+    order, direction = ("newest", "desc") if newest else ("oldest", "asc")
+    statement = PAGE.format(order=order, direction=direction)
+    since = await first_seen(connection, user)
+    rows = await connection.fetch(statement, user, since, after, before, limit + 1, exact, prefix)
     return _page(rows, limit)
 
 
@@ -105,14 +86,14 @@ def _page(rows: Sequence[asyncpg.Record], limit: int) -> Page:
             return Page(items, items[-1].entry.position)
         if row["shown"]:
             items.append(Item(entry, row["read"]))
-        if row["last"]:  # of its address nothing beyond was looked at
+        if row["last"]:  # nothing of its address was looked at beyond
             return Page(items, entry.position)
     return Page(items, None)
 
 
 async def unread(connection: asyncpg.Connection, user: str) -> Unread:
     """Count what is unread."""
-    return Unread(*await one(connection, UNREAD, user))
+    return Unread(*await one(connection, UNREAD, user, await first_seen(connection, user)))
 
 
 async def mark_read(

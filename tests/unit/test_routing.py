@@ -634,9 +634,9 @@ class Story:
         return draw.choice(self.edge.open) if self.edge.open else None
 
     LIKELIHOOD: ClassVar = {
-        publish: 5, move: 4, mark_read: 1, a_group_arrives: 5, what_is_missing_is_read: 3, connect: 4, proceed: 8, read: 7,
-        pages_come_nearer: 3, refresh: 3, disconnect: 1, disconnect_through_the_log: 0.5, heartbeat: 2,
-        retain: 0.5,
+        publish: 5, move: 4, mark_read: 1, a_group_arrives: 5, what_is_missing_is_read: 3, connect: 4,
+        proceed: 8, read: 7, pages_come_nearer: 3, refresh: 3, disconnect: 1,
+        disconnect_through_the_log: 0.5, heartbeat: 2, retain: 0.5,
     }  # fmt: skip
 
 
