@@ -15,7 +15,7 @@ alter table tidings.events
 create index events_by_collapse_key on tidings.events (address, collapse_key, position)
     where collapse_key is not null;
 comment on column tidings.events.expires_at is 'By the database''s clock; it is not replayed from then on';
-comment on column tidings.events.collapse_key is 'Of an address''s events with one key the newest is replayed';
+comment on column tidings.events.collapse_key is 'Of an address''s with one key the newest is replayed';
 comment on column tidings.events.recalled is 'The entry that took it back';
 
 alter table tidings.idempotency_keys add column fingerprint bytea, add column pending bigint[];
@@ -44,7 +44,7 @@ create table tidings.pending (
 );
 create index pending_by_time on tidings.pending (due_at, id) where failed is null;
 create index pending_by_producer on tidings.pending (producer, id);
-comment on table tidings.pending is 'Events that are not in the log yet: one row for each, whatever its addresses';
+comment on table tidings.pending is 'Events that are not in the log yet, with all their addresses';
 comment on column tidings.pending.event_id is 'The producer''s; where null, the row''s own id';
 comment on column tidings.pending.key is 'Under which it is accepted once, if that is still to be found out';
 comment on column tidings.pending.lifetime is 'Seconds from its time in the log until it expires';
@@ -58,22 +58,22 @@ create table tidings.callbacks (
     failed text
 );
 create index callbacks_by_time on tidings.callbacks (due_at) where failed is null;
-comment on table tidings.callbacks is 'Events to a user whose producer is called back where no device got them';
+comment on table tidings.callbacks is 'Events whose producer is called back where no device got them';
 """
 
 # Appends one group and says where it went; in its order of arguments:
 #
 # - ``_units`` numbers the unit of each entry; it and the arrays of what only some entries have may be empty.
 #   ``_lifetimes`` are seconds.
-# - ``_keyed`` and what begins with it describe the keys in the group. One stands for the units from ``_keyed``
-#   to ``_keyed_to``: an event's own id for one unit; a request's key, which has a fingerprint, for all of the
-#   request's. ``_keyed_at`` is the index of its first entry, null where it has none.
+# - ``_keyed`` and what begins with it describe the keys in the group. One stands for the units from
+#   ``_keyed`` to ``_keyed_to``: an event's own id for one unit; a request's key, which has a fingerprint,
+#   for all of the request's. ``_keyed_at`` is the index of its first entry, null where it has none.
 # - ``_pending`` are the units that are put off: ``[{"unit", …}]``, else as in the table.
 # - ``_watched`` are the entries whose producer wants to know: ``[{"entry", "after", "unless_read"}]``.
 #
-# A key that was used within ``_window`` is in ``repeats``, ``[[index, position, entries, pending, clash]]``; what
-# it stands for is left out, which leaves a gap in the positions. ``clash`` says that the fingerprint is another.
-# ``pending`` has the ids of the rows put off, null where left out.
+# A key that was used within ``_window`` is in ``repeats``, ``[[index, position, entries, pending, clash]]``;
+# what it stands for is left out, which leaves a gap in the positions. ``clash`` says that the fingerprint is
+# another. ``pending`` has the ids of the rows put off, null where left out.
 APPEND = """
 create function tidings.append(
     _batch uuid, _seen bigint, _retry boolean, _window interval,
@@ -82,9 +82,9 @@ create function tidings.append(
     _lifetimes double precision[], _collapse_keys text[],
     _keyed integer[], _keyed_to integer[], _keyed_producers text[], _keyed_keys text[],
     _keyed_fingerprints bytea[], _keyed_at integer[], _keyed_entries integer[],
-    _pending json, _watched json,
+    _pending text, _watched text,
     out after bigint, out first bigint, out last bigint, out at timestamptz,
-    out repeats json, out pending bigint[]
+    out repeats text, out pending bigint[]
 ) language plpgsql as $$
 declare
     begins integer := 1;
@@ -116,15 +116,15 @@ begin
     at := coalesce(at, date_trunc('milliseconds', clock_timestamp()));
     if cardinality(_keyed) > 0 then
         with used as materialized (
-            select k.n, k.unit, k.upto, i.position, i.entries, i.pending, k.fingerprint is not null as request,
-                   i.fingerprint is distinct from k.fingerprint as clash
+            select k.n, k.unit, k.upto, i.position, i.entries, i.pending,
+                   k.fingerprint is not null as request, i.fingerprint is distinct from k.fingerprint as clash
             from unnest(_keyed, _keyed_to, _keyed_producers, _keyed_keys, _keyed_fingerprints)
                 with ordinality as k(unit, upto, producer, key, fingerprint, n)
             join tidings.idempotency_keys i using (producer, key)
             where i.created_at > append.at - _window and (first is null or i.position < first)
         )
         select json_agg(json_build_array(u.n - 1, u.position, u.entries, u.pending, u.clash)),
-               coalesce((select array_agg(s.unit) from used v, generate_series(v.unit, v.upto) as s(unit)), '{}'),
+               array(select s.unit from used v, generate_series(v.unit, v.upto) as s(unit)),
                coalesce(array_agg(int4range(u.unit, u.upto, '[]')) filter (where u.request), '{}')
             into repeats, left_out, requests from used u;
         select min(u.n) into begins from unnest(_units) with ordinality as u(unit, n)
@@ -161,7 +161,8 @@ begin
         if _watched is not null then
             insert into tidings.callbacks (position, due_at, unless_read)
                 select first + w.entry, at + make_interval(secs => w.after), w.unless_read
-                from json_to_recordset(_watched) as w(entry integer, after double precision, unless_read boolean)
+                from json_to_recordset(_watched::json)
+                    as w(entry integer, after double precision, unless_read boolean)
                 where _units[w.entry + 1] is null or _units[w.entry + 1] <> all (left_out);
         end if;
     end if;
@@ -170,17 +171,17 @@ begin
                array_agg(case when p.unit <> all (left_out) then
                              nextval(pg_get_serial_sequence('tidings.pending', 'id')) end order by p.n)
             into rows_of, pending
-            from rows from (json_to_recordset(_pending) as (unit integer)) with ordinality as p(unit, n);
+            from rows from (json_to_recordset(_pending::json) as (unit integer)) with ordinality as p(unit, n);
         insert into tidings.pending
                 (id, due_at, producer, addresses, type, data, event_id, exclude, lifetime, collapse_key,
                  undelivered_after, unless_read)
-            select p.id, to_timestamp(p.due_at), p.producer, array(select json_array_elements_text(p.addresses)),
-                   p.type, p.data, p.event_id, p.exclude, p.lifetime, p.collapse_key,
-                   p.undelivered_after, p.unless_read
+            select p.id, to_timestamp(p.due_at), p.producer,
+                   array(select json_array_elements_text(p.addresses)), p.type, p.data, p.event_id, p.exclude,
+                   p.lifetime, p.collapse_key, p.undelivered_after, p.unless_read
             from rows from (
-                json_to_recordset(_pending) as (
-                    due_at double precision, producer text, addresses json, type text, data text, event_id text,
-                    exclude text, lifetime double precision, collapse_key text,
+                json_to_recordset(_pending::json) as (
+                    due_at double precision, producer text, addresses json, type text, data text,
+                    event_id text, exclude text, lifetime double precision, collapse_key text,
                     undelivered_after double precision, unless_read boolean),
                 unnest(pending)
             ) as p(due_at, producer, addresses, type, data, event_id, exclude, lifetime, collapse_key,
@@ -190,8 +191,10 @@ begin
             values ('group', _batch, 0, 0, append.pending, at);
     end if;
     if cardinality(_keyed) > 0 then
-        insert into tidings.idempotency_keys (producer, key, position, entries, fingerprint, pending, created_at)
-            select k.producer, k.key, coalesce(coalesce(first, after + 1) + k.index, 0), k.entries, k.fingerprint,
+        insert into tidings.idempotency_keys
+                (producer, key, position, entries, fingerprint, pending, created_at)
+            select k.producer, k.key, coalesce(coalesce(first, after + 1) + k.index, 0), k.entries,
+                   k.fingerprint,
                    (select array_agg(p.id order by p.n)
                     from unnest(rows_of, append.pending) with ordinality as p(unit, id, n)
                     where p.unit between k.unit and k.upto),
@@ -247,30 +250,37 @@ begin
 end $$;
 """
 
+DOWN = """
+drop function tidings.recall;
+drop function tidings.append(
+    uuid, bigint, boolean, interval, integer[], text[], text[], text[], text[], integer[], text[], text[],
+    text[], double precision[], text[], integer[], integer[], text[], text[], bytea[], integer[], integer[],
+    text, text);
+create or replace function tidings.append_one(
+    _seen bigint, _kind text, _address text, _type text, _data text) returns bigint language sql as $$
+    select first from tidings.append(
+        gen_random_uuid(), _seen, false, '0', '{0}', array[_kind], array[_address], array[_type],
+        array[_data], '{0}', '{null}', '{null}', '{null}', '{}', '{}', '{}', '{}', '{}')
+$$;
+drop table tidings.callbacks, tidings.pending;
+drop index tidings.idempotency_keys_of_pending;
+delete from tidings.idempotency_keys where fingerprint is not null or pending is not null;
+alter table tidings.idempotency_keys drop column fingerprint, drop column pending;
+drop index tidings.events_by_collapse_key;
+alter table tidings.events drop column expires_at, drop column collapse_key, drop column recalled;
+update tidings.log set readable_by = 1;
+"""
+
 
 def upgrade() -> None:
-    script = TABLES + APPEND + RECALL + "update tidings.log set readable_by = 3;"
-    op.get_bind().connection.dbapi_connection.run_async(lambda driver: driver.execute(script))
+    for part in (TABLES, APPEND, RECALL, "update tidings.log set readable_by = 3"):
+        _run(part)
 
 
 def downgrade() -> None:
-    script = """
-    drop function tidings.recall;
-    drop function tidings.append(
-        uuid, bigint, boolean, interval, integer[], text[], text[], text[], text[], integer[], text[], text[], text[],
-        double precision[], text[], integer[], integer[], text[], text[], bytea[], integer[], integer[], json, json);
-    create or replace function tidings.append_one(
-        _seen bigint, _kind text, _address text, _type text, _data text) returns bigint language sql as $$
-        select first from tidings.append(
-            gen_random_uuid(), _seen, false, '0', '{0}', array[_kind], array[_address], array[_type],
-            array[_data], '{0}', '{null}', '{null}', '{null}', '{}', '{}', '{}', '{}', '{}')
-    $$;
-    drop table tidings.callbacks, tidings.pending;
-    drop index tidings.idempotency_keys_of_pending;
-    delete from tidings.idempotency_keys where fingerprint is not null or pending is not null;
-    alter table tidings.idempotency_keys drop column fingerprint, drop column pending;
-    drop index tidings.events_by_collapse_key;
-    alter table tidings.events drop column expires_at, drop column collapse_key, drop column recalled;
-    update tidings.log set readable_by = 1;
-    """
+    _run(DOWN)
+
+
+def _run(script: str) -> None:
+    """Run several statements in the migration's own transaction; a prepared one could hold one only."""
     op.get_bind().connection.dbapi_connection.run_async(lambda driver: driver.execute(script))

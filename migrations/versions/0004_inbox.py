@@ -44,10 +44,10 @@ SHOWN = """e.kind = 'event' and e.recalled is null and (e.expires_at is null or 
                          and (n.expires_at is null or n.expires_at > at)
                          and (n.exclude is null or not n.exclude::jsonb ? _user)))"""
 
-# A page or a count looks at no more than 2,000 entries, of whatever kind: at either address, or in all. It takes
-# each address by itself, in the order of its index. Asked for both at once, the planner may walk the whole log
-# by position; and since it takes every address for an ordinary user's, of a few entries, it would rather read
-# and sort all that ``everyone`` ever got. So it may not sort where it need not. (Before PostgreSQL 18 what it
+# A page or a count looks at no more than 2,000 entries, of whatever kind: of each address, or in all. It takes
+# each address by itself, in the order of its index. Asked for both at once, the planner may walk the whole
+# log by position; and taking every address for an ordinary user's, of a few entries, it would rather read and
+# sort all that ``everyone`` ever got. So it may not sort where it need not. (Before PostgreSQL 18, what it
 # may not do looks so dear to it that it would be compiled first.)
 BOUNDED = "set enable_sort = off set jit = off"
 
@@ -56,7 +56,8 @@ BOUNDED = "set enable_sort = off set jit = off"
 PAGE = f"""
 create function tidings.inbox_%(order)s(
     _user text, _first_seen bigint, _after bigint, _before bigint, _limit integer, _exact text, _prefix text
-) returns table (at_position bigint, shown boolean, last boolean) language plpgsql stable rows 100 {BOUNDED} as $$
+) returns table (at_position bigint, shown boolean, last boolean)
+language plpgsql stable rows 100 {BOUNDED} as $$
 declare
     most constant integer := 2000;
     at constant timestamptz := clock_timestamp();
@@ -102,7 +103,8 @@ begin
                 select e.*
                 from (values ('user:' || _user, 0), ('everyone', _first_seen)) as a(address, since)
                 cross join lateral (
-                    select e.position, e.kind, e.address, e.exclude, e.expires_at, e.collapse_key, e.recalled
+                    select e.position, e.kind, e.address, e.exclude, e.expires_at, e.collapse_key,
+                           e.recalled
                     from tidings.events e
                     where e.address = a.address and e.position >= greatest(lower(r.range), a.since + 1)
                       and e.position < coalesce(upper(r.range), 9223372036854775807)

@@ -7,6 +7,7 @@ import msgspec
 from service.domain.errors import (
     Conflict,
     Forbidden,
+    InFlight,
     Invalid,
     Malformed,
     NotFound,
@@ -42,7 +43,7 @@ def status_of(error: TidingsError) -> int:
 
 def problem_headers(error: TidingsError) -> dict[str, str]:
     """Return the headers that go with a problem (RFC 9110 §10.2.3, §11.6.1)."""
-    if isinstance(error, Unavailable | RateLimited) and error.retry_after is not None:
+    if isinstance(error, Unavailable | RateLimited | InFlight) and error.retry_after is not None:
         return {"retry-after": str(max(1, round(error.retry_after)))}
     if isinstance(error, Unauthorized):
         return {"www-authenticate": "Bearer"}
