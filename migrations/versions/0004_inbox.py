@@ -44,11 +44,11 @@ SHOWN = """e.kind = 'event' and e.recalled is null and (e.expires_at is null or 
                          and (n.expires_at is null or n.expires_at > at)
                          and (n.exclude is null or not n.exclude::jsonb ? _user)))"""
 
-# A page or a count looks at no more than 2,000 entries, of whatever kind: of each address, or in all. It takes
-# each address by itself, in the order of its index. Asked for both at once, the planner may walk the whole
-# log by position; and taking every address for an ordinary user's, of a few entries, it would rather read and
-# sort all that ``everyone`` ever got. So it may not sort where it need not. (Before PostgreSQL 18, what it
-# may not do looks so dear to it that it would be compiled first.)
+# A page or a count looks at no more than 2,000 entries, of whatever kind: of each address, or in all. It
+# takes each address by itself, in the order of its index. Asked for both at once, the planner may walk the
+# whole log by position; and taking every address for an ordinary user's, of a few entries, it would rather
+# read and sort all that ``everyone`` ever got. So it may not sort where it need not. (Before PostgreSQL 18,
+# what it may not do looks so dear to it that it would be compiled first.)
 BOUNDED = "set enable_sort = off set jit = off"
 
 # Events whose type matches, strictly between two positions. The last entry that was looked at comes too, and
@@ -80,8 +80,8 @@ begin
 end $$;
 """
 
-# Events within some ranges, the oldest first. Where the look ended before the ranges did, ``upto`` says where.
-# The ranges come in their order, since a lateral join can only be a nested loop: so the limit ends it there.
+# Events within some ranges, the oldest first. Where the look ended before the ranges did, ``upto`` says
+# where. The ranges come in their order, since a lateral join can only be a nested loop.
 WITHIN = f"""
 create function tidings.inbox_within(
     _user text, _first_seen bigint, _ranges int8multirange, out positions bigint[], out upto bigint

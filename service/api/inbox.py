@@ -34,16 +34,11 @@ class ReadIn(BaseModel):
         return self
 
 
-class UnreadOut(BaseModel):
-    """The badge. `more` is there, and true, where counting ended before the inbox did."""
+class Badge(BaseModel):
+    """How many events are unread. `more` is there, and true, where counting ended before the inbox did."""
 
     unread: int
     more: bool = False
-
-
-class ReadOut(UnreadOut):
-    """The same after a change, with the position of the newest `inbox_read`, if there has been any."""
-
     position: int | None
 
 
@@ -78,20 +73,23 @@ async def page(
 
 
 @router.post("/read", operation_id="markRead", response_model_exclude_defaults=True)
-async def mark_read(order: ReadIn, client: Client, service: InService) -> ReadOut:
-    """Mark events as read; the user's devices are told. Doing so again changes nothing."""
+async def mark_read(order: ReadIn, client: Client, service: InService) -> Badge:
+    """Mark events as read; the user's devices are told. Doing so again changes nothing.
+
+    `position` is that of the newest `inbox_read`, or null where there has been none.
+    """
     async with service.database.connection() as connection:
-        marked = await inbox.mark_read(
+        count = await inbox.mark_read(
             connection, service.follower.seen, client.user, upto=order.up_to, positions=order.positions
         )
-    if marked.position is not None:
-        service.follower.wake(marked.position)
-    return ReadOut(unread=marked.unread, more=marked.more, position=marked.position)
+    if count.position is not None:
+        service.follower.wake(count.position)
+    return Badge(**count._asdict())
 
 
 @router.get("/unread", operation_id="countUnread", response_model_exclude_defaults=True)
-async def unread(client: Client, service: InService) -> UnreadOut:
-    """Count the unread events."""
+async def unread(client: Client, service: InService) -> Badge:
+    """Count the unread events up to `position`, where the log ends just now."""
     async with service.database.connection() as connection:
         count = await inbox.unread(connection, client.user)
-    return UnreadOut(unread=count.unread, more=count.more)
+    return Badge(**count._asdict())

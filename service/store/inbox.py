@@ -19,7 +19,7 @@ order by e.position {{direction}}
 """
 
 UNREAD: Final = """
-select cardinality(w.positions) as unread, w.upto is not null as more
+select cardinality(w.positions) as unread, w.upto is not null as more, tidings.head() as position
 from tidings.inbox_within(
     $1, $2, '{[0,)}' - coalesce((select r.read from tidings.reads r where r.user_id = $1), '{}')) w
 """
@@ -39,15 +39,8 @@ class Page(NamedTuple):
     cursor: int | None
 
 
-class Unread(NamedTuple):
-    """How many events are unread; ``more`` says that so many were found where the search ended."""
-
-    unread: int
-    more: bool
-
-
-class Marked(NamedTuple):
-    """The same after a change, and the newest entry of the log that tells of one, if there is any."""
+class Count(NamedTuple):
+    """How many events are unread; ``more`` says that so many were found where the look ended."""
 
     unread: int
     more: bool
@@ -91,18 +84,19 @@ def _page(rows: Sequence[asyncpg.Record], limit: int) -> Page:
     return Page(items, None)
 
 
-async def unread(connection: asyncpg.Connection, user: str) -> Unread:
-    """Count what is unread."""
-    return Unread(*await one(connection, UNREAD, user, await first_seen(connection, user)))
+async def unread(connection: asyncpg.Connection, user: str) -> Count:
+    """Count what is unread at a position, the head of the log."""
+    return Count(*await one(connection, UNREAD, user, await first_seen(connection, user)))
 
 
 async def mark_read(
     connection: asyncpg.Connection, seen: int, user: str, *, upto: int | None, positions: Sequence[int] | None
-) -> Marked:
+) -> Count:
     """Mark as read what stands up to a position, or at some: the row and the log entry at once.
 
-    What is read already, or not in the inbox, is passed over. Raises RateLimited where the unread events
-    would be more than 1,000 runs with read ones between.
+    What is read already, or not in the inbox, is passed over. The count's position is that of the newest
+    entry; there may be none yet. Raises RateLimited where the unread events would be more than 1,000 runs
+    with read ones between.
     """
-    return Marked(*await one(connection, "select * from tidings.mark_read($1, $2, $3, $4)",
+    return Count(*await one(connection, "select * from tidings.mark_read($1, $2, $3, $4)",
                              seen, user, upto, positions))  # fmt: skip
