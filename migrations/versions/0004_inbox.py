@@ -44,7 +44,7 @@ SHOWN = """e.kind = 'event' and e.recalled is null and (e.expires_at is null or 
                          and (n.expires_at is null or n.expires_at > at)
                          and (n.exclude is null or not n.exclude::jsonb ? _user)))"""
 
-# A page or a count looks at no more than 2,000 entries, of whatever kind: of each address, or in all. It
+# A page or a count looks at no more than 1,000 entries, of whatever kind: of each address, or in all. It
 # takes each address by itself, in the order of its index. Asked for both at once, the planner may walk the
 # whole log by position; and taking every address for an ordinary user's, of a few entries, it would rather
 # read and sort all that ``everyone`` ever got. So it may not sort where it need not. (Before PostgreSQL 18,
@@ -59,7 +59,7 @@ create function tidings.inbox_%(order)s(
 ) returns table (at_position bigint, shown boolean, last boolean)
 language plpgsql stable rows 100 {BOUNDED} as $$
 declare
-    most constant integer := 2000;
+    most constant integer := 1000;
     at constant timestamptz := clock_timestamp();
 begin
     return query
@@ -87,7 +87,7 @@ create function tidings.inbox_within(
     _user text, _first_seen bigint, _ranges int8multirange, out positions bigint[], out upto bigint
 ) language plpgsql stable {BOUNDED} as $$
 declare
-    most constant integer := 2000;
+    most constant integer := 1000;
     at constant timestamptz := clock_timestamp();
     looked integer;
 begin

@@ -172,7 +172,7 @@ class Story:
         await self.check()
 
 
-@pytest.mark.parametrize("most", [2000, 5])
+@pytest.mark.parametrize("most", [1000, 5])
 async def test_pages_and_counts_are_what_a_small_model_says(most: int, db: asyncpg.Connection) -> None:
     """Also where a page and a count may look at five entries only."""
     await look_at_most(db, most)
