@@ -171,7 +171,8 @@ begin
                array_agg(case when p.unit <> all (left_out) then
                              nextval(pg_get_serial_sequence('tidings.pending', 'id')) end order by p.n)
             into rows_of, pending
-            from rows from (json_to_recordset(_pending::json) as (unit integer)) with ordinality as p(unit, n);
+            from rows from (json_to_recordset(_pending::json) as (unit integer))
+                with ordinality as p(unit, n);
         insert into tidings.pending
                 (id, due_at, producer, addresses, type, data, event_id, exclude, lifetime, collapse_key,
                  undelivered_after, unless_read)
@@ -187,8 +188,9 @@ begin
             ) as p(due_at, producer, addresses, type, data, event_id, exclude, lifetime, collapse_key,
                    undelivered_after, unless_read, id)
             where p.id is not null;
-        insert into tidings.idempotency_keys (producer, key, position, entries, pending, created_at)
-            values ('group', _batch, 0, 0, append.pending, at);
+        insert into tidings.idempotency_keys
+                (producer, key, position, entries, fingerprint, pending, created_at)
+            values ('group', _batch, 0, 0, '', append.pending, at);
     end if;
     if cardinality(_keyed) > 0 then
         insert into tidings.idempotency_keys
