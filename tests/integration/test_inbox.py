@@ -219,6 +219,8 @@ async def test_marking_again_changes_nothing_and_says_the_same(
     server: Server, db: asyncpg.Connection
 ) -> None:
     alice = Owner(server, "alice")
+    await server.publish("user:bob")
+    assert (await alice.mark(up_to=2**53)).json() == {"unread": 0, "position": None}
     first, second = await server.publish("user:alice"), await server.publish("user:alice")
     none = await alice.mark(positions=[second + 1, second + 10_000])
     assert none.json() == {"unread": 2, "position": None}, "nothing of theirs, nothing there"
@@ -229,7 +231,8 @@ async def test_marking_again_changes_nothing_and_says_the_same(
         again = await alice.mark(**what)
         assert (again.status_code, again.json()) == (200, done.json())
     assert (await alice.mark(up_to=first)).json() == {"unread": 0, "position": second + 2}
-    assert (await alice.mark(up_to=second)).json() == {"unread": 0, "position": second + 2}
+    await server.publish("user:bob")
+    assert (await alice.mark(up_to=2**53)).json() == {"unread": 0, "position": second + 2}
     assert await db.fetchval("select count(*) from tidings.events where kind = 'read'") == 2
 
 
@@ -515,6 +518,8 @@ async def test_a_page_and_a_count_touch_little_of_a_long_log(db: asyncpg.Connect
             for pattern in ((None, ""), ("order.shipped", None)):
                 assert await touched(db, page, "u42", 0, beyond, 2**53 - beyond, 101, *pattern) < 1_000
         assert await touched(db, page, "u42", 0, 0, 2**53, 101, "rare", None) < 2_500
+        assert await touched(db, page, "u43", 1_000_000, 0, 2**53, 101, None, "") < 200
+    assert await touched(db, inbox.UNREAD, "u43", 1_000_000) < 100
     assert await touched(db, inbox.UNREAD, "u42", 0) < 2_500
     for upto, bound in ((990_000, 500), (1_000_000, 100)):
         await db.execute("select * from tidings.mark_read(0, 'u42', $1, null)", upto)
