@@ -1,7 +1,7 @@
 """The tables, as SQLAlchemy knows them: for composed queries, and to hold the migrations against."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INT8MULTIRANGE, TIMESTAMP
 
 metadata = sa.MetaData(schema="tidings")
 _instant = TIMESTAMP(timezone=True)
@@ -146,6 +146,14 @@ memberships = sa.Table(
         postgresql_where=sa.text("until is null"),
     ),
     sa.Index("memberships_by_room", "room", "user_id", postgresql_where=sa.text("until is null")),
+)
+
+reads = sa.Table(
+    "reads",
+    metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("read", INT8MULTIRANGE, nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
 )
 
 revocations = sa.Table(
