@@ -14,6 +14,7 @@ from service.api.service import Service, service_of
 from service.auth.keys import ApiKey
 from service.domain.claims import Claims
 from service.domain.errors import Malformed, Revoked, TooLarge, Unauthorized, Unavailable
+from service.store.audit import Actor
 
 BODY_TIMEOUT: Final = 60.0
 
@@ -61,17 +62,31 @@ TokenIssuer = Annotated[ApiKey, Depends(_scoped("tokens"))]
 Admin = Annotated[ApiKey, Depends(_scoped("admin"))]
 
 
+def _actor(request: Request, key: Admin) -> Actor:
+    return Actor(key.id, request.state.request_id)
+
+
+Acting = Annotated[Actor, Depends(_actor)]
+"""An admin who changes something: who goes into the audit log."""
+
+
 async def _client_or_reader(request: Request, _: Annotated[object, Depends(_described)]) -> Claims | ApiKey:
     credentials = bearer(request)
     service = service_of(request)
     if credentials.count(".") == 2 and not credentials.startswith("tk_"):  # a JWT (RFC 7515 §3.1)
-        claims = await service.verifier.verify(credentials, now=time())
-        if not service.follower.trusted:
-            raise Unavailable("the log cannot be read just now, nor what it revokes")
-        if service.control.revocations.refuse(claims):
-            raise Revoked("the token has been revoked")
-        return claims
+        return await client_of(request, service, credentials)
     return key_with(request, service, "read")
+
+
+async def client_of(request: Request, service: Service, credentials: str) -> Claims:
+    """Return what a client's token says, and charge the call to its user."""
+    claims = await service.verifier.verify(credentials, now=time())
+    if not service.follower.trusted:
+        raise Unavailable("the log cannot be read just now, nor what it revokes")
+    if service.control.revocations.refuse(claims):
+        raise Revoked("the token has been revoked")
+    request.state.standings = service.limits.charge_user(claims.user)
+    return claims
 
 
 ClientOrReader = Annotated[Claims | ApiKey, Depends(_client_or_reader)]

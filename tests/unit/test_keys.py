@@ -159,7 +159,7 @@ class TestConstantTime:
         for presented in (f"{new.presented}x", generate().presented):
             with pytest.raises(Unauthorized):
                 keyring.authenticate(presented, now=NOW)
-        assert len(compared) == 4  # the admin's and the key's, each time
+        assert len(compared) == 6  # the admin's and the key's two, each time
         assert {len(side) for pair in compared for side in pair} == {32}
 
     def test_a_good_key_is_compared(
@@ -169,12 +169,15 @@ class TestConstantTime:
         assert (new.secret_hash, new.secret_hash) in compared
 
 
-def test_uses_are_noted_until_drained(keyring: Keyring, new: NewKey) -> None:
+def test_uses_are_noted_until_saved(keyring: Keyring, new: NewKey) -> None:
     keyring.authenticate(ADMIN_KEY, now=NOW)
     assert keyring.used() == {}  # the admin's has no row to note it in
     keyring.authenticate(new.presented, now=NOW)
     keyring.authenticate(new.presented, now=NOW + 1)
     assert keyring.used() == {new.id: NOW + 1}
+    keyring.saved({new.id: NOW})
+    assert keyring.used() == {new.id: NOW + 1}
+    keyring.saved({new.id: NOW + 1})
     assert keyring.used() == {}
     assert keyring.last_used == {new.id: NOW + 1}
 
