@@ -196,6 +196,39 @@ def test_a_scope_is_required(new: NewKey, scope: str) -> None:
         record(new, *(SCOPES - {scope, "admin"})).require(scope)
 
 
+def test_an_admin_limited_to_addresses_is_none(new: NewKey) -> None:
+    """What admins do has no such bounds: it could make itself a key without them."""
+    limited = record(new, "admin", addresses=Patterns(["room:a"]))
+    limited.may_publish("room:a")
+    with pytest.raises(Forbidden):
+        limited.require("admin")
+
+
+class TestRotation:
+    @pytest.fixture
+    def former(self) -> NewKey:
+        return generate()
+
+    @pytest.fixture
+    def rotated(self, new: NewKey, former: NewKey) -> Keyring:
+        keyring = Keyring()
+        keyring.put(record(new, former_hash=former.secret_hash, former_until=NOW))
+        return keyring
+
+    def test_the_former_secret_is_good_until_its_time(
+        self, rotated: Keyring, new: NewKey, former: NewKey
+    ) -> None:
+        old = f"tk_{new.id}_{parse(former.presented)[1]}"
+        assert rotated.authenticate(old, now=NOW - 0.001).id == new.id
+        assert rotated.authenticate(new.presented, now=NOW).id == new.id
+        with pytest.raises(Unauthorized, match="not known"):
+            rotated.authenticate(old, now=NOW)
+
+    def test_another_secret_keeps_the_id(self, new: NewKey) -> None:
+        assert generate(new.id).presented.startswith(f"tk_{new.id}_")
+        assert generate(new.id).secret_hash != new.secret_hash
+
+
 def test_publishing_needs_the_scope_and_the_address(new: NewKey) -> None:
     shop = record(new, "publish", addresses=Patterns(["room:shop.*", "everyone"]))
     shop.may_publish("room:shop.1")
