@@ -1,5 +1,6 @@
 """Rates and quotas: never more than was agreed, and never less."""
 
+from collections.abc import Iterator
 from math import ceil
 
 import pytest
@@ -15,23 +16,31 @@ SLACK = 1e-6
 
 rates = st.floats(0.01, 50_000)
 bursts = st.integers(1, 5_000)
-steps = st.lists(st.tuples(st.floats(0, 3), st.integers(0, 1_500)), min_size=1, max_size=60)
+steps = st.lists(st.tuples(st.floats(0, 0.5), st.floats(0, 1.1)), min_size=1, max_size=60)
+"""Pauses as parts of the time that a bucket takes to fill, and events as parts of what it holds."""
+
+Steps = list[tuple[float, float]]
 
 
-def taken(limit: Limit, steps: list[tuple[float, int]]) -> list[tuple[float, int]]:
+def scaled(limit: Limit, steps: Steps) -> Iterator[tuple[float, int]]:
+    """Yield when how much is asked for."""
+    now = NOW
+    for pause, part in steps:
+        now += pause * limit.burst / limit.rate
+        yield now, round(part * limit.burst)
+
+
+def taken(limit: Limit, steps: Steps) -> list[tuple[float, int]]:
     """Return when how much was let through."""
-    buckets, now, passed = Buckets(), NOW, []
-    for pause, events in steps:
-        now += pause
+    buckets, passed = Buckets(), []
+    for now, events in scaled(limit, steps):
         if buckets.take("a", limit, events, now).wait is None:
             passed.append((now, events))
     return passed
 
 
 @given(rates, bursts, steps)
-def test_no_window_has_more_than_the_burst_and_what_came_in_it(
-    rate: float, burst: int, steps: list[tuple[float, int]]
-) -> None:
+def test_no_window_has_more_than_the_burst_and_what_came_in_it(rate: float, burst: int, steps: Steps) -> None:
     passed = taken(Limit(rate, burst), steps)
     for first, (begin, _) in enumerate(passed):
         sent = 0
@@ -41,12 +50,9 @@ def test_no_window_has_more_than_the_burst_and_what_came_in_it(
 
 
 @given(rates, bursts, steps)
-def test_it_is_what_a_bucket_that_is_filled_step_by_step_does(
-    rate: float, burst: int, steps: list[tuple[float, int]]
-) -> None:
-    limit, buckets, level, before, now = Limit(rate, burst), Buckets(), float(burst), NOW, NOW
-    for pause, events in steps:
-        now += pause
+def test_it_is_what_a_bucket_that_is_filled_step_by_step_does(rate: float, burst: int, steps: Steps) -> None:
+    limit, buckets, level, before = Limit(rate, burst), Buckets(), float(burst), NOW
+    for now, events in scaled(limit, steps):
         level = min(burst, level + (now - before) * rate)
         before = now
         standing = buckets.take("a", limit, events, now)
@@ -69,6 +75,12 @@ def test_who_waits_as_told_is_let_through_and_who_does_not_is_not(
     assert wait == pytest.approx(events / rate)
     assert buckets.take("a", limit, events, NOW + wait * 0.9 - 1e-6).wait is not None
     assert buckets.take("a", limit, events, NOW + ceil(wait * 1e6) / 1e6 + 1e-6).wait is None
+
+
+def test_it_lets_through_exactly_its_rate() -> None:
+    buckets, limit = Buckets(), Limit(1000, 50)
+    passed = sum(buckets.take("a", limit, 1, NOW + n / 2000).wait is None for n in range(100_001))
+    assert passed == 50 + 50_000
 
 
 def test_a_refusal_takes_nothing() -> None:
