@@ -25,15 +25,17 @@ from unnest($1::text[], $2::float8[]) as u(id, at)
 where k.id = u.id and (k.last_used_at is null or k.last_used_at < to_timestamp(u.at))
 """
 
+# In one statement: where it fails, nothing has been added.
 COUNT: Final = """
-insert into tidings.usage as u (key_id, day, events)
-select c.key_id, date '1970-01-01' + c.day, c.events
-from unnest($1::text[], $2::integer[], $3::bigint[]) as c(key_id, day, events) order by 1, 2
-on conflict (key_id, day) do update set events = u.events + excluded.events
-"""
-
-USAGE: Final = """
-select key_id, events from tidings.usage where day = date '1970-01-01' + $1::integer
+with counted as (
+    insert into tidings.usage as u (key_id, day, events)
+    select c.key_id, date '1970-01-01' + c.day, c.events
+    from unnest($1::text[], $2::integer[], $3::bigint[]) as c(key_id, day, events) order by 1, 2
+    on conflict (key_id, day) do update set events = u.events + excluded.events
+    returning key_id, day, events)
+select distinct on (key_id) key_id, events from (
+    select * from counted union all select * from tidings.usage) as u
+where day = date '1970-01-01' + $4::integer order by key_id, events desc
 """
 
 FORGET_USAGE: Final = """
@@ -102,15 +104,13 @@ async def used(connection: asyncpg.Connection, at: Mapping[str, float]) -> None:
     await connection.execute(USED, ids, [at[key_id] for key_id in ids])
 
 
-async def count(connection: asyncpg.Connection, events: Mapping[tuple[str, int], int]) -> None:
-    """Add to what keys have sent, by key and day since the epoch."""
-    ids, days = zip(*events, strict=True)
-    await connection.execute(COUNT, ids, days, list(events.values()))
-
-
-async def usage(connection: asyncpg.Connection, day: int) -> dict[str, int]:
-    """Return what the keys with a quota have sent on a day, by way of all instances."""
-    return {row["key_id"]: row["events"] for row in await connection.fetch(USAGE, day)}
+async def count(
+    connection: asyncpg.Connection, events: Mapping[tuple[str, int], int], day: int
+) -> dict[str, int]:
+    """Add to what keys have sent, by key and day since the epoch; return what all sent on one ``day``."""
+    ids, days = [key_id for key_id, _ in events], [each for _, each in events]
+    rows = await connection.fetch(COUNT, ids, days, list(events.values()), day)
+    return {row["key_id"]: row["events"] for row in rows}
 
 
 async def forget_usage(connection: asyncpg.Connection) -> None:

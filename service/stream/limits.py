@@ -66,14 +66,11 @@ class Limits:
     async def flush(self, connection: asyncpg.Connection) -> None:
         """Write what counts against quotas, and learn what came in elsewhere; one call at a time.
 
-        What was written by a statement whose answer is lost is written again: that errs on the side of
-        the quota.
+        Where the answer is lost it is written again: that errs on the side of the quota.
         """
         new, today = self._usage.new(), int(time() // DAY)
-        if new:
-            await store.count(connection, new)
         if new or self._keyring.has_quotas:
-            self._usage.store(new, today, await store.usage(connection, today))
+            self._usage.store(new, today, await store.count(connection, new, today))
 
 
 def _check_size(events: int, most: int) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.api.ingest import MAX_EVENTS
 from service.domain import limits
 from service.domain.limits import DAY, Buckets, Limit, Quota, Standing, Usage, limit_of, ratelimit_headers
 
@@ -130,6 +131,7 @@ def test_a_burst_holds_a_second_and_a_whole_batch_unless_it_is_said() -> None:
     assert limit_of(0.5) == Limit(0.5, 1000)
     assert limit_of(2500.5) == Limit(2500.5, 2501)
     assert limit_of(5, 7) == Limit(5, 7)
+    assert limits.BATCH == MAX_EVENTS
 
 
 class TestUsage:
