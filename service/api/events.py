@@ -25,6 +25,7 @@ async def publish(request: Request) -> Response:
     key = key_with(request, service, "publish")
     body = await read_body(request, service.settings.max_body)
     units = READERS[request.scope["path"]](body, key, service.settings.max_data)
+    request.state.standings = service.limits.charge_key(key, units)
     outcomes = await service.appender.submit(units)
     if any(outcome.replayed for outcome in outcomes):
         told = await answer_with_originals(service.database, units, outcomes)

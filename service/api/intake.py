@@ -8,7 +8,7 @@ protocol byte for byte, and so does all that follows on its connection.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, cast
@@ -23,6 +23,7 @@ from service.api.service import Service
 from service.auth.keys import ApiKey
 from service.domain.errors import TidingsError
 from service.domain.events import Outcome, Unit
+from service.domain.limits import Standing, ratelimit_headers
 from service.domain.problems import CONTENT_TYPE, problem_body, problem_headers, status_of
 from service.domain.request import MAX_HEAD, Request, read_request
 from service.domain.response import response
@@ -48,6 +49,7 @@ class _Post(NamedTuple):
     head: int
     end: int
     request_id: str
+    standings: Sequence[Standing] = ()
 
 
 class Intake(asyncio.Protocol):
@@ -207,6 +209,8 @@ class Intake(asyncio.Protocol):
         try:
             key = key_of(post.authorization, self._service, "publish") if late else post.key
             units = READERS[post.path](body, key, self._service.settings.max_data)
+            if standings := self._service.limits.charge_key(key, units):
+                post = post._replace(standings=standings)
             future = self._service.appender.submit(units)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             self._failed(post, error)
@@ -238,17 +242,17 @@ class Intake(asyncio.Protocol):
             self._answer(post, told, (b"idempotent-replayed", b"true"))
 
     def _answer(self, post: _Post, told: bytes, *extra: Header) -> None:
-        self._write(post.path, post.request_id, 202, b"application/json", told, extra)
+        self._write(post.path, post.request_id, 202, b"application/json", told, (*_told(post), *extra))
 
     def _failed(self, post: _Post, error: BaseException) -> None:
         if not isinstance(error, TidingsError):
             log.error("a request failed", exc_info=error, extra={"request_id": post.request_id})
             error = TidingsError("internal error")
-        self._refuse(post.path, post.request_id, error)
+        self._refuse(post.path, post.request_id, error, *_told(post))
 
-    def _refuse(self, path: str, own_id: str, error: TidingsError) -> None:
+    def _refuse(self, path: str, own_id: str, error: TidingsError, *told: Header) -> None:
         self._service.metrics.refusals.labels(error.code).inc()
-        extra = [(name.encode(), value.encode()) for name, value in problem_headers(error).items()]
+        extra = [*told, *_encoded(problem_headers(error))]
         kind, body = CONTENT_TYPE.encode(), problem_body(error, own_id)
         self._write(path, own_id, status_of(error), kind, body, extra)
 
@@ -274,6 +278,14 @@ class Intake(asyncio.Protocol):
 def is_ours(request: Request) -> bool:
     """Tell whether a request is for the short way, as far as its first line says."""
     return request.method == "POST" and request.target in READERS
+
+
+def _told(post: _Post) -> list[Header]:
+    return _encoded(ratelimit_headers(post.standings)) if post.standings else []
+
+
+def _encoded(headers: Mapping[str, str]) -> list[Header]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 _replayed = attrgetter("replayed")
