@@ -14,6 +14,7 @@ from service.api.service import Service, service_of
 from service.auth.keys import ApiKey
 from service.domain.claims import Claims
 from service.domain.errors import Forbidden, Malformed, Revoked, TooLarge, Unauthorized, Unavailable
+from service.store.audit import Actor
 
 BODY_TIMEOUT: Final = 60.0
 
@@ -61,17 +62,27 @@ TokenIssuer = Annotated[ApiKey, Depends(_scoped("tokens"))]
 Admin = Annotated[ApiKey, Depends(_scoped("admin"))]
 
 
+def _actor(request: Request, key: Admin) -> Actor:
+    return Actor(key.id, request.state.request_id)
+
+
+Acting = Annotated[Actor, Depends(_actor)]
+"""An admin who changes something: who goes into the audit log."""
+
+
 def _is_token(credentials: str) -> bool:
     """Tell a JWT (RFC 7515 §3.1) from an API key."""
     return credentials.count(".") == 2 and not credentials.startswith("tk_")
 
 
-async def _believed(token: str, service: Service) -> Claims:
+async def _believed(request: Request, token: str, service: Service) -> Claims:
+    """Return what a client's token says, and charge the call to its user."""
     claims = await service.verifier.verify(token, now=time())
     if not service.follower.trusted:
         raise Unavailable("the log cannot be read just now, nor what it revokes")
     if service.control.revocations.refuse(claims):
         raise Revoked("the token has been revoked")
+    request.state.standings = service.limits.charge_user(claims.user)
     return claims
 
 
@@ -79,7 +90,7 @@ async def client_of(request: Request) -> Claims:
     """Return the claims of the token that a request presents; raises Forbidden for an API key."""
     credentials, service = bearer(request), service_of(request)
     if _is_token(credentials):
-        return await _believed(credentials, service)
+        return await _believed(request, credentials, service)
     service.keyring.authenticate(credentials, now=time())
     raise Forbidden("this is for a client with its own token, not for an API key")
 
@@ -91,7 +102,7 @@ async def _client(request: Request, _: Annotated[object, Depends(_described)]) -
 async def _client_or_reader(request: Request, _: Annotated[object, Depends(_described)]) -> Claims | ApiKey:
     credentials, service = bearer(request), service_of(request)
     if _is_token(credentials):
-        return await _believed(credentials, service)
+        return await _believed(request, credentials, service)
     return key_with(request, service, "read")
 
 

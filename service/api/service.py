@@ -14,6 +14,7 @@ from service.store.database import Database
 from service.stream.appender import Appender
 from service.stream.control import Control
 from service.stream.follower import Follower
+from service.stream.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Service:
     keyring: Keyring
     verifier: TokenVerifier
     minter: TokenMinter | None
+    limits: Limits
     metrics: Metrics
 
 

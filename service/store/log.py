@@ -47,10 +47,7 @@ select l.identity, tidings.head() as head, l.floor,
        (select coalesce(json_agg(json_strip_nulls(json_build_object(
             'id', id, 'jti', jti, 'user', user_id, 'issued_before', issued_before, 'ban', ban))), '[]')
         from tidings.revocations)::text as revocations,
-       (select coalesce(json_agg(json_build_object(
-            'id', id, 'name', name, 'secret_hash', encode(secret_hash, 'hex'), 'scopes', scopes,
-            'addresses', addresses, 'expires_at', extract(epoch from expires_at))), '[]')
-        from tidings.api_keys)::text as keys,
+       (select coalesce(json_agg(tidings.key_record(k)), '[]') from tidings.api_keys k)::text as keys,
        current_setting('fsync') as fsync, current_setting('synchronous_commit') as synchronous_commit
 from tidings.log l
 """
@@ -200,14 +197,6 @@ async def originals(connection: asyncpg.Connection, outcomes: Sequence[Outcome])
 async def ensure_partitions(connection: asyncpg.Connection) -> None:
     """Make partitions until there is room ahead of the head."""
     await connection.fetchval("select tidings.ensure_partitions()")
-
-
-async def append_disconnect(connection: asyncpg.Connection, seen: int, connection_id: str) -> int:
-    """Write the order to close one connection; return its position."""
-    position: int = await connection.fetchval(
-        "select tidings.append_one($1, 'disconnect', 'control', $2, '')", seen, connection_id
-    )
-    return position
 
 
 def timestamp(at: datetime) -> str:
