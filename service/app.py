@@ -15,13 +15,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import admin, events, operations, problems, rooms, tokens
+from service.api import admin, events, operations, problems, rooms, tokens, users
 from service.api.middleware import RequestId
 from service.api.service import Service
 from service.auth.keys import Keyring
 from service.auth.tokens import minter_from, verifier_from
 from service.domain.errors import TidingsError
 from service.domain.recent import Recent
+from service.domain.retention import Keep
 from service.domain.revocations import Revocations
 from service.gateway.gateway import Gateway
 from service.observe.metrics import Metrics
@@ -33,8 +34,10 @@ from service.stream.appender import Appender
 from service.stream.control import Control, KeyRecord
 from service.stream.cursors import Cursors
 from service.stream.duties import Duties
+from service.stream.erasures import Erasures
 from service.stream.follower import Follower
 from service.stream.hub import Hub
+from service.stream.retention import Retention
 from service.stream.sessions import Sessions
 
 log = logging.getLogger("tidings.app")
@@ -63,7 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url="/docs" if settings.dev else None,
         redoc_url=None,
     )
-    for part in (admin, rooms, tokens, operations):
+    # A user's id may have slashes in it: what stands below a user is asked for before the user.
+    for part in (admin, rooms, tokens, operations, users):
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
     problems.install(app)
@@ -136,9 +140,11 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         stack.push_async_callback(gateway.close)
         instance = uuid4().hex
         duties = Duties(settings, instance, database, control, follower, cursors, metrics)
+        retention = Retention(url, Keep(settings.retention or None, settings.retention_bytes), metrics)
+        erasures = Erasures(database, follower)
         await _run_all(
             stack, follower.run(), appender.run(), sessions.run(), cursors.run(), duties.run(),
-            gateway.pulse.beat(), gateway.pulse.ask(),
+            retention.run(), erasures.run(), gateway.pulse.beat(), gateway.pulse.ask(),
         )  # fmt: skip
         service = Service(
             settings, instance, database, follower, appender, control, keyring, verifier,

@@ -14,7 +14,7 @@ from service.domain.addresses import CONTROL
 MAX_UNIT_ENTRIES: Final = 5_000
 MAX_UNIT_BYTES: Final = 8 * 1024 * 1024
 
-Kind = Literal["event", "joined", "left", "revoked", "lifted", "disconnect", "key", "key_deleted"]
+Kind = Literal["event", "joined", "left", "revoked", "lifted", "disconnect", "key", "key_deleted", "erased"]
 
 
 class Entry(msgspec.Struct, frozen=True, eq=False, gc=False):
