@@ -57,14 +57,31 @@ create table tidings.erasures (
 comment on table tidings.erasures is 'Users who are being erased; a row goes when the work is done';
 comment on column tidings.erasures.searched_to is 'Up to here the log has been searched for what they wrote';
 
+create function tidings.leave_rooms(_seen bigint, _user text, _limit integer) returns boolean
+language plpgsql as $$
+declare
+    rooms text[];
+    n integer;
+begin
+    select array_agg(m.room), count(*) into rooms, n from (
+        select room from tidings.memberships where user_id = _user and until is null limit _limit) m;
+    if n > 0 then
+        perform tidings.change_members(
+            _seen, rooms, array_fill(_user, array[n]), array_fill(false, array[n]), 'api', null);
+    end if;
+    return n > 0;
+end $$;
+
+-- At once: tokens and sockets, and a ``left`` for each room, which is seen before it is erased in its turn.
 create function tidings.erase(
     _seen bigint, _user text, _issued_before bigint, _by text, out id text, out "position" bigint
 ) language plpgsql as $$
 begin
     insert into tidings.erasures (user_id) values (_user)
-        on conflict (user_id) do update set requested_at = excluded.requested_at, searched_to = 0;
+        on conflict (user_id) do update set requested_at = excluded.requested_at;
     select r.id, r.position into id, position
         from tidings.revoke(_seen, null, _user, _issued_before, false, _by) r;
+    perform tidings.leave_rooms(_seen, _user, 5000);
 end $$;
 
 -- Does at most about ``_limit`` rows of the work, and tells whether there is more. What was addressed to the
@@ -76,7 +93,6 @@ language plpgsql as $$
 declare
     searched bigint;
     last bigint;
-    open text[];
 begin
     if not pg_try_advisory_xact_lock(32766977284925300) then
         return false;
@@ -86,13 +102,7 @@ begin
         return false;
     end if;
 
-    select array_agg(m.room), count(*) into open, last from (
-        select room from tidings.memberships where user_id = _user and until is null limit _limit) m;
-    if open is not null then
-        perform tidings.change_members(_seen, open, array_fill(_user, array[last::integer]),
-                                       array_fill(false, array[last::integer]), 'api', null);
-        return true;
-    end if;
+    if tidings.leave_rooms(_seen, _user, _limit) then return true; end if;
     delete from tidings.memberships where ctid = any (array(
         select ctid from tidings.memberships where user_id = _user limit _limit));
     if found then return true; end if;
@@ -135,7 +145,8 @@ end $$;
 """
 
 DOWN = """
-drop function tidings.erase_some, tidings.erase, tidings.close_partition, tidings.raise_floor;
+drop function tidings.erase_some, tidings.erase, tidings.leave_rooms,
+    tidings.close_partition, tidings.raise_floor;
 drop table tidings.erasures;
 """
 

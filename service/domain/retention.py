@@ -88,14 +88,14 @@ def plan(held: Held, keep: Keep) -> Plan:
                 break
             floor, below = max(floor, partition.last), partition.end
         excess -= partition.size
-    drop = [
-        p for p in reached if p.start <= floor and p.end <= max(below, held.drawn + 1) and _gone(p, floor)
-    ]
+    closed_to = max(below, held.drawn + 1)
+    drop = [p for p in reached if p.end <= closed_to and _gone(p, floor)]
     return Plan(_to_close(reached, keep, held.drawn), floor, below, drop)
 
 
 def _gone(partition: Partition, floor: int) -> bool:
-    return partition.last is None or partition.last <= floor
+    """Tell whether all of a closed partition lies below the floor."""
+    return 0 < floor >= partition.start and (partition.last is None or partition.last <= floor)
 
 
 def _to_close(reached: Sequence[Partition], keep: Keep, drawn: int) -> Partition | None:
