@@ -81,7 +81,7 @@ def prune(
     size = sum(partition.size for partition in done.dropped) / 2**20
     typer.echo(
         f"{'would delete' if dry_run else 'deleted'} {len(done.dropped)} of {len(done.held.partitions)}"
-        f" partitions, {size:.1f} MiB; what is at or below position {done.floor} is gone"
+        f" partitions, {size:.1f} MiB, up to position {done.floor}"
     )
     if done.waiting:
         typer.echo(f"{len(done.waiting)} more are still being read; the service drops them later")

@@ -25,9 +25,9 @@ _COLUMNS: Final = (
 )
 
 RANGE: Final = f"""
-select e.*, l.floor from tidings.log l left join lateral (
-    select {_COLUMNS} from tidings.events
-    where position > $1 and position <= $2 order by position limit $3) e on true
+select {_COLUMNS} from tidings.events
+where position > $1 and position <= $2 and (select l.floor from tidings.log l) <= $1
+order by position limit $3
 """
 
 # The bounds of the log come with the page from one snapshot, so retention cannot open a silent hole
@@ -220,8 +220,8 @@ def _outcome(row: asyncpg.Record, units: Sequence[Unit]) -> tuple[Group | None, 
 async def between(connection: asyncpg.Connection, after: int, upto: int, limit: int) -> Group:
     """Read the log in ``(after, upto]``, or the first ``limit`` entries of it; raises Overtaken."""
     rows = await connection.fetch(RANGE, after, upto, limit)
-    if rows[0]["floor"] > after:
-        raise Overtaken(rows[0]["floor"], after)
+    if not rows and (floor := await connection.fetchval("select floor from tidings.log")) > after:
+        raise Overtaken(floor, after)
     entries = _entries(rows)
     return Group(after, entries[-1].position if len(entries) == limit else upto, entries)
 
