@@ -238,6 +238,34 @@ async def test_the_floor_is_not_raised_over_what_was_not_seen(db: asyncpg.Connec
     assert await floor(db) == two
 
 
+async def test_what_is_being_appended_is_waited_for(db: asyncpg.Connection, database_url: str) -> None:
+    """It has drawn positions that nobody else can see yet."""
+    old = await append(db)
+    other = await asyncpg.connect(database_url)
+    [first, *_] = (await retention.held(db)).partitions
+    for work, done in (
+        (lambda: retention.close_partition(other, first), True),
+        (lambda: retention.raise_floor(other, old, SPAN), False),
+    ):
+        async with db.transaction():
+            await append(db)
+            waiting = asyncio.create_task(work())
+            await eventually(lambda task=waiting: task.done() or _waits_for_appends(db))
+            assert not waiting.done()
+        assert await waiting is done
+        # The next append is the partition's last one.
+        await db.execute("select setval('tidings.position', $1)", SPAN - 2)
+    await other.close()
+
+
+async def _waits_for_appends(db: asyncpg.Connection) -> bool:
+    waits: bool = await db.fetchval(
+        "select exists (select from pg_locks where locktype = 'advisory' and not granted"
+        " and database = (select oid from pg_database where datname = current_database()))"
+    )
+    return waits
+
+
 async def test_a_partition_is_closed_once_and_only_into_one_that_exists(db: asyncpg.Connection) -> None:
     await append(db)
     [first, second, *_] = (await retention.held(db)).partitions
@@ -399,8 +427,9 @@ async def test_two_that_prune_at_once_do_not_hinder_each_other(
 async def test_an_instance_that_missed_what_went_does_not_go_on_without_it(
     server: Server, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A revocation may have been among it."""
+    """A revocation may have been among it: it lets nobody in before it has found out."""
     ended = asyncio.Event()
+    monkeypatch.setattr(log, "between", lambda *_: asyncio.Event().wait())
     monkeypatch.setattr(os, "kill", lambda *_: ended.set())
     await db.execute("update tidings.log set floor = 99")
     async with asyncio.timeout(5):
