@@ -55,8 +55,10 @@ class Keep(NamedTuple):
         """Tell whether all entries of a partition are too old."""
         return self.age is not None and partition.newest > self.age
 
-    def fills_share(self, partition: Partition) -> bool:
-        """Tell whether a partition holds enough to be one that goes as a whole."""
+    def to_close(self, partition: Partition) -> bool:
+        """Tell whether the partition that is being written to holds its share already."""
+        if partition.last is None:
+            return False
         return (self.age is not None and partition.oldest > self.age / SHARES) or (
             self.size is not None and partition.size > self.size / SHARES
         )
@@ -78,28 +80,21 @@ def plan(held: Held, keep: Keep) -> Plan:
 
     A size is a bound on closed partitions only: the one that is being written to is never cut.
     """
-    reached = [p for p in held.partitions if p.start <= held.drawn + 1]
+    upcoming = held.drawn + 1
+    reached = [p for p in held.partitions if p.start <= upcoming]
     excess = 0 if keep.size is None else held.size - keep.size
     floor, below = held.floor, held.floor
     for partition in reached:
-        is_open = partition.end > held.drawn + 1
         if partition.last is not None:
-            if not keep.outlived(partition) and (is_open or excess <= 0):
+            if not keep.outlived(partition) and (partition.end > upcoming or excess <= 0):
                 break
             floor, below = max(floor, partition.last), partition.end
         excess -= partition.size
-    closed_to = max(below, held.drawn + 1)
-    drop = [p for p in reached if p.end <= closed_to and _gone(p, floor)]
-    return Plan(_to_close(reached, keep, held.drawn), floor, below, drop)
+    close = next((p for p in reached if p.end > upcoming and keep.to_close(p)), None)
+    drop = [p for p in reached if p.end <= max(below, upcoming) and _gone(p, floor)]
+    return Plan(close, floor, below, drop)
 
 
 def _gone(partition: Partition, floor: int) -> bool:
     """Tell whether all of a closed partition lies below the floor."""
     return 0 < floor >= partition.start and (partition.last is None or partition.last <= floor)
-
-
-def _to_close(reached: Sequence[Partition], keep: Keep, drawn: int) -> Partition | None:
-    for partition in reached:
-        if partition.end > drawn + 1 and partition.last is not None:
-            return partition if keep.outlived(partition) or keep.fills_share(partition) else None
-    return None

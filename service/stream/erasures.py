@@ -35,6 +35,12 @@ class Erasures:
 
     async def _erase_due(self) -> None:
         async with self._database.connection() as connection:
-            for user in await erasure.due(connection, GRACE):
-                while await erasure.erase_some(connection, self._follower.seen, user):
-                    continue
+            users = await erasure.due(connection, GRACE)
+        for user in users:
+            while await self._erase_some(user):
+                continue
+
+    async def _erase_some(self, user: str) -> bool:
+        # One connection for each step: a search of the whole log does not keep it from others.
+        async with self._database.connection() as connection:
+            return await erasure.erase_some(connection, self._follower.seen, user)

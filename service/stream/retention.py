@@ -6,7 +6,10 @@ holds nobody up.
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final, NamedTuple
+
+import asyncpg
 
 from service.domain.errors import TidingsError
 from service.domain.retention import Held, Keep, Partition, plan
@@ -75,7 +78,13 @@ async def prune(database: Database, keep: Keep, *, dry_run: bool = False) -> Pru
             await store.forget_memberships(connection, wanted.floor)
         # Only one can be pending at a time, and it stands in the way of the others.
         drop = sorted(wanted.drop, key=lambda p: p.state != "pending")
-        dropped = 0
-        while dropped < len(drop) and await store.drop(connection, drop[dropped]):
-            dropped += 1
+        dropped = await _drop(connection, drop)
     return Pruned(held, wanted.floor, drop[:dropped], drop[dropped:])
+
+
+async def _drop(connection: asyncpg.Connection, partitions: Sequence[Partition]) -> int:
+    """Drop one after the other, up to the first that has to wait; return how many have gone."""
+    for number, partition in enumerate(partitions):
+        if not await store.drop(connection, partition):
+            return number
+    return len(partitions)
