@@ -128,12 +128,8 @@ begin
     if last is not null then
         update tidings.events set data = 'null', id = null, sender = null, exclude = null
             where position > searched and position <= last and sender = _user;
-        update tidings.events set exclude = (
-                select json_agg(x) from json_array_elements_text(exclude::json) x
-                where x <> _user and not starts_with(x, _user || E'\\n'))
-            where position > searched and position <= last and exclude is not null
-              and exists (select from json_array_elements_text(exclude::json) x
-                          where x = _user or starts_with(x, _user || E'\\n'));
+        update tidings.events set exclude = nullif(exclude::jsonb - _user, '[]')::text
+            where position > searched and position <= last and exclude::jsonb ? _user;
         update tidings.erasures set searched_to = last where user_id = _user;
         return true;
     end if;
