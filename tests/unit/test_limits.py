@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.publication import MAX_EVENTS
 from service.domain import limits
 from service.domain.limits import DAY, Buckets, Limit, Quota, Standing, Usage, limit_of, ratelimit_headers
+from service.domain.publication import MAX_EVENTS
 
 NOW = 1_800_000_000.0
 SLACK = 1e-6
