@@ -29,6 +29,7 @@ from service.gateway.connection import Connection
 from service.gateway.gateway import Asked, Gateway
 from service.gateway.pulse import Pulse
 from service.gateway.replay import Backlog, Read, Replay
+from service.gateway.websocket import WebSocket
 from service.observe.metrics import Metrics
 from service.stream import hub as hub_module
 from service.stream.hub import Hub, Receiver
@@ -291,7 +292,7 @@ def place(frame: dict[str, Any]) -> int:
     return frame["to"] if frame["type"] == "gap" else frame["position"]
 
 
-class Socket(Connection):
+class Socket(WebSocket):
     """A connection that waits without an event loop."""
 
     def __init__(self, edge: "Edge", claims: Claims, asked: Asked) -> None:
