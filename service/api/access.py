@@ -61,17 +61,29 @@ TokenIssuer = Annotated[ApiKey, Depends(_scoped("tokens"))]
 Admin = Annotated[ApiKey, Depends(_scoped("admin"))]
 
 
+async def client_of(request: Request) -> Claims:
+    """Return the claims of the token that a request presents."""
+    service = service_of(request)
+    claims = await service.verifier.verify(bearer(request), now=time())
+    if not service.follower.trusted:
+        raise Unavailable("the log cannot be read just now, nor what it revokes")
+    if service.control.revocations.refuse(claims):
+        raise Revoked("the token has been revoked")
+    return claims
+
+
+async def _client(request: Request, _: Annotated[object, Depends(_described)]) -> Claims:
+    return await client_of(request)
+
+
+Client = Annotated[Claims, Depends(_client)]
+
+
 async def _client_or_reader(request: Request, _: Annotated[object, Depends(_described)]) -> Claims | ApiKey:
     credentials = bearer(request)
-    service = service_of(request)
     if credentials.count(".") == 2 and not credentials.startswith("tk_"):  # a JWT (RFC 7515 §3.1)
-        claims = await service.verifier.verify(credentials, now=time())
-        if not service.follower.trusted:
-            raise Unavailable("the log cannot be read just now, nor what it revokes")
-        if service.control.revocations.refuse(claims):
-            raise Revoked("the token has been revoked")
-        return claims
-    return key_with(request, service, "read")
+        return await client_of(request)
+    return key_with(request, service_of(request), "read")
 
 
 ClientOrReader = Annotated[Claims | ApiKey, Depends(_client_or_reader)]
@@ -109,10 +121,22 @@ class KeyFirst(APIRoute):
 
         async def ask_first(request: Request) -> Response:
             if self.body_field is not None:
-                service = service_of(request)
-                service.keyring.authenticate(bearer(request), now=time())
+                await self.ask(request)
                 # Starlette keeps a body that has been read under this name.
-                request._body = await read_body(request, service.settings.max_body)  # noqa: SLF001
+                limit = service_of(request).settings.max_body
+                request._body = await read_body(request, limit)  # noqa: SLF001
             return await handle(request)
 
         return ask_first
+
+    async def ask(self, request: Request) -> None:
+        """Raise Unauthorized unless the request presents a key."""
+        service_of(request).keyring.authenticate(bearer(request), now=time())
+
+
+class TokenFirst(KeyFirst):
+    """Asks for a client's token in the same way."""
+
+    async def ask(self, request: Request) -> None:
+        """Raise Unauthorized unless the request presents a token."""
+        await client_of(request)
