@@ -109,7 +109,7 @@ class Connection(Receiver, asyncio.Protocol):
         """Write why this is the end, and what has to come after that."""
 
     def encoded(self, frames: bytes) -> bytes:
-        """Return what is written for finished frames; it is written."""
+        """Return what stands for finished frames on the wire, for the one who is about to write it."""
         return frames
 
     # The hub's side

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from service.domain.claims import Claims
 from service.domain.frames import Farewell
-from service.domain.sse import message, messages, retry
+from service.domain.sse import message, retry
 from service.gateway.connection import Connection, Owner
 
 if TYPE_CHECKING:
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import socket
 
 STAY_AWAY: Final = 24 * 3600 * 1000
-"""Milliseconds before a client comes back that is to come back when somebody wants it to: an EventSource
-reconnects by itself, and cannot be told not to. A dead token stops it better, by the 401 that it gets."""
+"""Milliseconds before who is not to come back does so all the same: an EventSource reconnects by itself, and
+no message stops it. With a dead token it may come soon, for the 401 that it gets then stops it for good."""
 
 
 class EventStream(Connection):
@@ -35,8 +35,7 @@ class EventStream(Connection):
 
     def send(self, frames: bytes) -> int:
         """Write to the socket itself; what it does not take, ``send_rest`` is about, whatever it is given."""
-        data = self.gateway.messages.of(frames)
-        self.total += len(data)
+        data = self.encoded(frames)
         try:
             sent = cast("socket.SocketType", self.wire).send(data)
         except OSError:  # full or broken: its transport finds out which
@@ -53,8 +52,8 @@ class EventStream(Connection):
             super().send_rest(left)
 
     def encoded(self, frames: bytes) -> bytes:
-        """Return the messages, and count them."""
-        data = messages(frames)
+        """Return the frames as messages, and count their bytes."""
+        data = self.gateway.messages.of(frames)
         self.total += len(data)
         return data
 
