@@ -24,17 +24,17 @@ class Http(HttpToolsProtocol):
     one was held for ever.
     """
 
-    def __init__(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any], let_in: LetIn
-    ) -> None:
-        super().__init__(config, server_state, app_state)
-        self._let_in = let_in
-
     _head: int | None = None
     """Bytes of the head so far; None outside of one."""
     _begun = 0
     """How many heads have begun."""
     _late: asyncio.TimerHandle | None = None
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], let_in: LetIn
+    ) -> None:
+        super().__init__(config, server_state, app_state)
+        self._let_in = let_in
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
@@ -62,7 +62,7 @@ class Http(HttpToolsProtocol):
                 self.send_400_response("The head of the request is too long.")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        """Run the application, unless this is a client's request: it gets the socket, for good."""
+        """Run the application, which uvicorn does here, unless a client is to get the socket for good."""
         scope = cycle.scope
         target = scope["raw_path"] + b"?" + scope["query_string"]
         request = Request(scope["method"], target.decode("latin-1"), list(scope["headers"]), 0)

@@ -10,6 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
+from service.api.http import Http
 from service.domain.events import Draft, Unit
 from service.gateway.sse import STAY_AWAY
 from service.gateway.subscription import PAUSES
@@ -300,7 +301,7 @@ async def test_a_head_in_two_parts_is_read(server: Server) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     source = EventSource(reader, writer)
     writer.write(f"GET /v1/stream?token={token('alice')} HTTP/1.1\r\n".encode())
-    await asyncio.sleep(0.05)  # two segments, not one
+    await eventually(lambda: any(isinstance(c, Http) for c in server.state.connections))
     writer.write(b"Host: x\r\nLast-Event-ID: 0\r\n\r\n")
     async with source:
         await source.begin()
