@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from tests.harness import PATIENCE, Frame, Server, token
 
-_LINE = re.compile(rb"([^\r\n]*)(\r\n|\n|\r(?=.))", re.DOTALL)
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class Parser:
@@ -25,12 +25,11 @@ class Parser:
 
     def feed(self, chunk: bytes) -> list[tuple[str, str]]:
         self._buffer += chunk
-        dispatched, end = [], 0
-        for line in _LINE.finditer(self._buffer):
-            end = line.end()
-            dispatched += self._line(line[1].decode())
+        # A carriage return at the very end may be half of a line end.
+        end = max(self._buffer.rfind(b"\n"), self._buffer.rfind(b"\r", 0, -1)) + 1
+        lines = _LINE_END.split(self._buffer[:end])[:-1]
         self._buffer = self._buffer[end:]
-        return dispatched
+        return [each for line in lines for each in self._line(line.decode())]
 
     def _line(self, line: str) -> list[tuple[str, str]]:
         field, _, value = line.partition(":")

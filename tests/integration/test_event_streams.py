@@ -357,13 +357,15 @@ async def test_a_reader_that_is_stuck_is_gone_at_once_when_it_is_revoked(server:
 async def _stuck(server: Server, source: EventSource) -> Any:
     source.writer.transport.pause_reading()
     connection = server.service.follower.hub.users["alice"][0]
+    source.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    connection.wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
     while not connection.paused:
         await server.publish("user:alice", data="x" * 30_000)
     return connection
 
 
 async def test_its_token_s_end_is_its_end(server: Server) -> None:
-    async with await listening(server, "alice", claims={"exp": time.time() + 1.2}) as source:
+    async with await listening(server, "alice", claims={"exp": time.time() + 3}) as source:
         assert (await source.ended())["code"] == 4001
 
 
