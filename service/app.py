@@ -15,7 +15,19 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import admin, audit, events, inbox, keys, operations, problems, rooms, tokens, users
+from service.api import (
+    acks,
+    admin,
+    audit,
+    events,
+    inbox,
+    keys,
+    operations,
+    problems,
+    rooms,
+    tokens,
+    users,
+)  # fmt: skip
 from service.api.middleware import RequestId
 from service.api.service import Service
 from service.auth.keys import Keyring
@@ -70,7 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     # A user's id may have slashes in it: what stands below a user is asked for before the user.
-    for part in (admin, keys, audit, rooms, inbox, tokens, operations, users):
+    for part in (admin, keys, audit, rooms, inbox, acks, tokens, operations, users):
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
     problems.install(app)
@@ -78,7 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
         CORSMiddleware,
         allow_origins=settings.origins,
         allow_methods=["*"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-Id"],
         expose_headers=[
             "X-Request-Id",
             "Retry-After",

@@ -75,14 +75,17 @@ def _is_token(credentials: str) -> bool:
     return credentials.count(".") == 2 and not credentials.startswith("tk_")
 
 
-async def _believed(request: Request, token: str, service: Service) -> Claims:
-    """Return what a client's token says, and charge the call to its user."""
+async def _believed(token: str, service: Service) -> Claims:
     claims = await service.verifier.verify(token, now=time())
     if not service.follower.trusted:
         raise Unavailable("the log cannot be read just now, nor what it revokes")
     if service.control.revocations.refuse(claims):
         raise Revoked("the token has been revoked")
-    request.state.standings = service.limits.charge_user(claims.user)
+    return claims
+
+
+def _charged(request: Request, claims: Claims) -> Claims:
+    request.state.standings = service_of(request).limits.charge_user(claims.user)
     return claims
 
 
@@ -90,22 +93,28 @@ async def client_of(request: Request) -> Claims:
     """Return the claims of the token that a request presents; raises Forbidden for an API key."""
     credentials, service = bearer(request), service_of(request)
     if _is_token(credentials):
-        return await _believed(request, credentials, service)
+        return await _believed(credentials, service)
     service.keyring.authenticate(credentials, now=time())
     raise Forbidden("this is for a client with its own token, not for an API key")
 
 
-async def _client(request: Request, _: Annotated[object, Depends(_described)]) -> Claims:
+async def _listener(request: Request, _: Annotated[object, Depends(_described)]) -> Claims:
     return await client_of(request)
 
 
+async def _client(request: Request, _: Annotated[object, Depends(_described)]) -> Claims:
+    return _charged(request, await client_of(request))
+
+
 async def _client_or_reader(request: Request, _: Annotated[object, Depends(_described)]) -> Claims | ApiKey:
-    credentials, service = bearer(request), service_of(request)
+    credentials = bearer(request)
     if _is_token(credentials):
-        return await _believed(request, credentials, service)
-    return key_with(request, service, "read")
+        return _charged(request, await _believed(credentials, service_of(request)))
+    return key_with(request, service_of(request), "read")
 
 
+Listener = Annotated[Claims, Depends(_listener)]
+"""A client that tells how far it has got: that is not charged, like its answers to pings."""
 Client = Annotated[Claims, Depends(_client)]
 ClientOrReader = Annotated[Claims | ApiKey, Depends(_client_or_reader)]
 

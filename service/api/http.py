@@ -1,11 +1,18 @@
 """uvicorn's HTTP protocol, with bounds on what may stand before a request's body."""
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-from service.domain.request import MAX_HEAD
+from service.domain.request import MAX_HEAD, Request
+
+LetIn = Callable[[asyncio.Transport, Request], bool]
+"""Takes a socket over if this request is for that; tells whether it does."""
 
 HEAD_TIMEOUT: Final = 10.0
 
@@ -22,6 +29,12 @@ class Http(HttpToolsProtocol):
     _begun = 0
     """How many heads have begun."""
     _late: asyncio.TimerHandle | None = None
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], let_in: LetIn
+    ) -> None:
+        super().__init__(config, server_state, app_state)
+        self._let_in = let_in
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
@@ -47,6 +60,17 @@ class Http(HttpToolsProtocol):
             self._head += len(data) if self._begun in {begun, 1} else 0
             if self._head > MAX_HEAD:
                 self.send_400_response("The head of the request is too long.")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Run the application, which uvicorn does here, unless a client is to get the socket for good."""
+        scope = cycle.scope
+        target = scope["raw_path"] + b"?" + scope["query_string"]
+        request = Request(scope["method"], target.decode("latin-1"), list(scope["headers"]), 0)
+        if self._let_in(self.transport, request):
+            self.connections.discard(self)
+            self._unset_keepalive_if_required()
+        else:
+            super()._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""

@@ -1,7 +1,6 @@
 """Around every request: its id, where its caller stands with the limits, and a count of how it ended."""
 
 import logging
-import re
 from random import getrandbits
 from typing import TYPE_CHECKING
 
@@ -11,18 +10,17 @@ from starlette.responses import Response
 from service.domain.errors import TidingsError
 from service.domain.limits import ratelimit_headers
 from service.domain.problems import CONTENT_TYPE, problem_body
+from service.domain.request import is_sound_id
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("tidings.api")
 
-_SOUND_ID = re.compile(r"[\x21-\x7e]{1,128}")
-
 
 def request_id(given: str) -> str:
     """Return the id that a caller gave its request, if it is a sound one, else a new one."""
-    if given and _SOUND_ID.fullmatch(given):
+    if is_sound_id(given):
         return given
     return f"{getrandbits(128):032x}"  # no secret; a tenth of what a UUID costs
 

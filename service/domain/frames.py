@@ -5,7 +5,7 @@ receivers, so it is made once (``finished``).
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -65,6 +65,19 @@ def frame(kind: str, **fields: Any) -> bytes:
     """Return a frame of this type; fields that are None are left out."""
     present = {name: value for name, value in fields.items() if value is not None}
     return _text({"type": kind, **present})
+
+
+class Farewell(NamedTuple):
+    """Why a connection ends, and whether its client is to come back; the last thing that it is told."""
+
+    code: int
+    reason: str
+    reconnect: bool = False
+    retry_after_ms: int | None = None
+
+    def frame(self) -> bytes:
+        """Return the frame that says so."""
+        return frame("disconnect", **self._asdict())
 
 
 def entry_frame(entry: Entry) -> bytes:

@@ -19,6 +19,9 @@ _HEAD = re.compile(
 )
 
 
+_SOUND_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
 class Request(NamedTuple):
     """A request's head; names of headers are in lower case. It ends before ``end``."""
 
@@ -37,3 +40,8 @@ def read_request(data: bytes, at: int = 0) -> Request | None:
     pairs = (line.partition(b":") for line in fields.split(b"\r\n")[:-1])
     headers = [(name.lower(), value.strip(b" \t")) for name, _, value in pairs]
     return Request(method.decode(), target.decode(), headers, found.end())
+
+
+def is_sound_id(given: str) -> bool:
+    """Tell whether a caller may give its request this id: 1 to 128 printable characters of ASCII."""
+    return _SOUND_ID.fullmatch(given) is not None

@@ -21,7 +21,7 @@ somebody asked for, and the numbers that it carries are the standard's own.
 """
 
 from codecs import utf_8_decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -95,6 +95,18 @@ def text_frame(payload: bytes) -> bytes:
     if length < 0x10000:
         return b"\x81\x7e" + length.to_bytes(2) + payload
     return b"\x81\x7f" + length.to_bytes(8) + payload
+
+
+def texts(frames: bytes) -> Iterator[bytes]:
+    """Yield the payloads that ``text_frame`` made these frames of."""
+    at = 0
+    while at < len(frames):
+        length, begin = frames[at + 1], at + 2
+        if length > _SMALL:
+            begin += 2 if length == 0x7E else 8
+            length = int.from_bytes(frames[at + 2 : begin])
+        at = begin + length
+        yield frames[begin:at]
 
 
 def ping_frame(payload: bytes) -> bytes:

@@ -1,1 +1,1 @@
-"""The WebSocket edge: handshake, connection, commands."""
+"""The edge for clients: their ways in, WebSockets and streams, commands."""

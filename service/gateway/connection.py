@@ -1,47 +1,34 @@
-"""One WebSocket: bytes in, bytes out, on callbacks alone.
+"""A client's connection, whatever it speaks: what is written, how much of it, and until when.
 
-After the handshake the transport is handed to this object and everything else is let go. At rest it
-has no task, no queue and no reader: what a connection costs while nothing happens is its slots.
+After admission the transport is handed to this object and everything else is let go. At rest it has
+no task, no queue and no reader: what a connection costs while nothing happens is its slots. What
+differs is the subclasses' matter: ``WebSocket`` and ``EventStream``.
 """
 
 import array
 import asyncio
 import fcntl
-import logging
 import socket
 import termios
-from collections.abc import Coroutine, Sequence
+from abc import abstractmethod
+from collections.abc import Coroutine
 from typing import Any, Final, Protocol, cast
 
 from service.domain.claims import Claims
 from service.domain.commands import AnyCommand
 from service.domain.delivery import Delivery, State
 from service.domain.events import FOR_CLIENTS
-from service.domain.frames import finished, frame, gap_frame
+from service.domain.frames import Farewell, finished, gap_frame
 from service.domain.recent import Page
-from service.domain.websocket import Close as CloseMessage
-from service.domain.websocket import (
-    FrameReader,
-    Message,
-    ProtocolViolation,
-    close_frame,
-    ping_frame,
-    pong_frame,
-    text_frame,
-    whole_messages,
-)
-from service.domain.websocket import Ping as PingMessage
-from service.domain.websocket import Pong as PongMessage
-from service.gateway.inbox import Inbox
+from service.domain.sse import Messages
+from service.domain.websocket import text_frame
 from service.observe.metrics import Metrics
 from service.settings import Settings
 from service.stream.cursors import Cursors
 from service.stream.hub import Hub, Receiver
 
-log = logging.getLogger("tidings.gateway")
-
 CLOSE_TIMEOUT: Final = 0.1
-"""Seconds from our Close frame to the end: a peer that does not read shall not keep a socket."""
+"""Seconds from the last that is written to the end: a peer that does not read shall not keep a socket."""
 SILENT_HEARTBEATS: Final = 2
 
 
@@ -52,6 +39,7 @@ class Owner(Protocol):
     hub: Hub
     cursors: Cursors
     metrics: Metrics
+    messages: Messages
 
     def spawn(self, connection: "Connection", work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run something on the connection's behalf; where it fails, the connection ends."""
@@ -67,11 +55,14 @@ class Owner(Protocol):
 
 
 class Connection(Receiver, asyncio.Protocol):
-    """A client's socket, from the accepted handshake to its end."""
+    """A client's connection, from its admission to its end.
+
+    Frames are handed to it as sockets get them.
+    """
 
     __slots__ = (
-        "catching_up", "drained", "expiry", "gateway", "held", "inbox", "outstanding", "owed", "paused",
-        "reader", "silent", "spoke", "transport", "wire",
+        "catching_up", "drained", "expiry", "gateway", "held", "paused", "silent", "spoke", "transport",
+        "wire",
     )  # fmt: skip
 
     def __init__(
@@ -84,19 +75,15 @@ class Connection(Receiver, asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.wire: socket.SocketType | None = None
         self.held: list[bytes] | None = None
-        self.reader: FrameReader | None = None
-        self.inbox: Inbox | None = None
         self.catching_up: asyncio.Task[None] | None = None
         self.drained: asyncio.Future[None] | None = None
         self.expiry: asyncio.TimerHandle | None = None
         self.paused = False
-        self.owed: bytes | None = None
         self.silent = 0
-        self.outstanding = 0
         self.spoke = 0
 
     def attach(self, transport: asyncio.Transport, answer: bytes) -> None:
-        """Take over a socket; ``answer``, to its handshake, is held back until ``release``.
+        """Take over a socket; ``answer``, to its request, is held back until ``release``.
 
         With a bound of zero the transport writes at once, and pauses while it has anything left to
         write: so ``paused`` says exactly whether the socket may be sent to past the transport.
@@ -107,12 +94,30 @@ class Connection(Receiver, asyncio.Protocol):
         descriptor = transport.get_extra_info("socket").fileno()
         # Only ``send`` and ``detach`` are asked of it, and those know no family.
         self.wire = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
-        self.send = self.wire.send
+
+    # What differs
+
+    @abstractmethod
+    def send_ping(self, before: bytes = b"") -> None:
+        """Ask how far the client has got, where that can be asked; write ``before`` in any case."""
+
+    @abstractmethod
+    def progressed(self) -> bool:
+        """Tell, once a heartbeat, whether bytes have drained out since it was last asked."""
+
+    @abstractmethod
+    def say_last(self, farewell: Farewell) -> None:
+        """Write why this is the end, and what has to come after that."""
+
+    def encoded(self, frames: bytes) -> bytes:
+        """Return what stands for finished frames on the wire, for the one who is about to write it."""
+        return frames
 
     # The hub's side
 
-    def write(self, data: bytes) -> None:
+    def write(self, frames: bytes) -> None:
         """Write finished frames."""
+        data = self.encoded(frames)
         if self.held is not None:
             self.held.append(data)
         else:
@@ -121,18 +126,18 @@ class Connection(Receiver, asyncio.Protocol):
     def release(self) -> None:
         """Write what was held back, with one call; it was held for the time of one step of the loop."""
         held, self.held = self.held or (), None
-        self.write(b"".join(held))
+        cast("asyncio.Transport", self.transport).write(b"".join(held))
 
     def send_rest(self, rest: memoryview) -> None:
         """Write what the socket did not take; unless it takes it now, that pauses."""
         cast("asyncio.Transport", self.transport).write(rest)
 
-    def notify(self, data: bytes) -> None:
+    def notify(self, frames: bytes) -> None:
         """Write finished frames, unless much is waiting already or the connection is not open."""
         bound = self.gateway.settings.write_buffer
         transport = None if self.state is State.CLOSED else self.transport
         if transport is not None and transport.get_write_buffer_size() < bound:
-            transport.write(data)
+            transport.write(self.encoded(frames))
 
     def end(
         self, code: int, reason: str, *, reconnect: bool = False, retry_after_ms: int | None = None
@@ -147,15 +152,13 @@ class Connection(Receiver, asyncio.Protocol):
             # Its peer does not read, so it cannot be told; what lies in the buffer is not sent either.
             self.transport.abort()
             return
-        last = frame(
-            "disconnect",
-            code=code,
-            reason=reason,
-            reconnect=reconnect,
-            retry_after_ms=retry_after_ms,
-        )
-        self.transport.write(text_frame(last) + close_frame(code, reason))
-        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.transport.abort)
+        self.say_last(Farewell(code, reason, reconnect, retry_after_ms))
+        self.abort_soon()
+
+    def abort_soon(self) -> None:
+        """Be gone in a moment, whether or not what was written last gets through."""
+        transport = cast("asyncio.Transport", self.transport)
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, transport.abort)
 
     # Pages of the log
 
@@ -178,22 +181,17 @@ class Connection(Receiver, asyncio.Protocol):
             self.write(b"".join(parts))
             self.send_ping()
 
-    def send_ping(self, before: bytes = b"") -> None:
-        """Ask, by a ping that carries the position, whether all before it has arrived.
-
-        At most one is outstanding; ``before`` is written in any case, with the same call.
-        """
-        position = self.ping(self.gateway.hub.position)
-        ping = b"" if position is None else ping_frame(b"%d" % position)
-        if before or ping:
-            self.write(before + ping)
-
     async def writable(self) -> None:
         """Wait until the socket has taken all that was written."""
         while self.paused:
             if self.drained is None:
                 self.drained = asyncio.get_running_loop().create_future()
             await asyncio.shield(self.drained)
+
+    def acknowledge(self, position: int) -> None:
+        """Take the client's own word for what it has processed."""
+        if (moved := self.ack(position, self.gateway.hub.position)) is not None:
+            self.gateway.cursors.mark(self.user, self.device, moved)
 
     # The transport's side
 
@@ -211,9 +209,6 @@ class Connection(Receiver, asyncio.Protocol):
         if self.drained is not None:
             self.drained.set_result(None)
             self.drained = None
-        if self.owed is not None:
-            payload, self.owed = self.owed, None
-            self.write(pong_frame(payload))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Be gone; the descriptor is the transport's to close, right after this."""
@@ -228,80 +223,8 @@ class Connection(Receiver, asyncio.Protocol):
             self.gateway.closed(self, 1006, "connection lost" if exc is None else type(exc).__name__)
 
     def eof_received(self) -> bool:
-        """Close: a WebSocket has no half-open state."""
+        """Close: neither a WebSocket nor a stream goes on half-open."""
         return False
-
-    def data_received(self, data: bytes) -> None:
-        """Take what the client sent."""
-        self.silent = 0
-        whole = whole_messages(data) if self.reader is None else None
-        for message in self._read(data) if whole is None else whole:
-            self._receive(message)
-
-    def _read(self, data: bytes) -> Sequence[Message]:
-        reader = self.reader or FrameReader(self.gateway.settings.max_message)
-        self.reader = reader
-        try:
-            messages = reader.feed(data)
-        except ProtocolViolation as violation:
-            for message in violation.messages:
-                self._receive(message)
-            self.end(violation.code, violation.reason)
-            return ()
-        if reader.idle:
-            self.reader = None
-        return messages
-
-    def _receive(self, message: Message) -> None:
-        if self.state is State.CLOSED:
-            self._received_late(message)
-        elif isinstance(message, PongMessage):
-            if (position := self.pong(message.payload)) is not None:
-                self.gateway.cursors.mark(self.user, self.device, position)
-        elif isinstance(message, PingMessage):
-            self._answer(message.payload)
-        elif isinstance(message, CloseMessage):
-            self._closed_by_peer(message)
-        else:
-            self.inbox = self.inbox or Inbox(self)
-            self.inbox.take(message)
-
-    def _received_late(self, message: Message) -> None:
-        """After our Close only the peer's own matters: both have said it, so the socket can go."""
-        if isinstance(message, CloseMessage) and self.transport is not None:
-            self.transport.close()
-
-    def _closed_by_peer(self, message: CloseMessage) -> None:
-        """Say Close too, behind all that has yet to leave (RFC 6455 §5.5.1)."""
-        self.gateway.closed(self, message.code or 1005, "closed by the client")
-        self.owed = None  # §5.5.2: nor is a pong due once a Close has come
-        transport = cast("asyncio.Transport", self.transport)
-        transport.write(close_frame(message.code))
-        transport.close()
-        # It may have stopped reading, and then the buffer never drains.
-        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, transport.abort)
-
-    def _answer(self, payload: bytes) -> None:
-        """Answer a ping; while the buffer is full only the last one is owed (RFC 6455 §5.5.3)."""
-        if self.paused:
-            self.owed = payload
-        else:
-            self.write(pong_frame(payload))
-
-    def acknowledge(self, position: int) -> None:
-        """Take the client's own word for what it has processed."""
-        if (moved := self.ack(position, self.gateway.hub.position)) is not None:
-            self.gateway.cursors.mark(self.user, self.device, moved)
-
-    def reply(self, answer: bytes) -> None:
-        """Write an answer; a client that asks and asks and never reads is closed."""
-        if self.state is State.CLOSED:
-            return
-        transport = cast("asyncio.Transport", self.transport)
-        if transport.get_write_buffer_size() > 2 * self.gateway.settings.write_buffer:
-            self.end(4029, "answers are not read")
-        else:
-            transport.write(text_frame(answer))
 
     # Its token's end
 
@@ -331,16 +254,11 @@ class Connection(Receiver, asyncio.Protocol):
         are as good a sign as frames that arrive.
         """
         self.silent += 1
-        if self.silent == 1:  # a frame came: nothing else has to be asked
-            self.outstanding = 0
-            return True
-        outstanding = self._outstanding()
-        if outstanding < self.outstanding:
+        if self.progressed():
             self.silent = 1
-        self.outstanding = outstanding
         return self.silent <= SILENT_HEARTBEATS
 
-    def _outstanding(self) -> int:
+    def outstanding(self) -> int:
         """Return the bytes written that the peer's kernel has not confirmed (SIOCOUTQ)."""
         transport = cast("asyncio.Transport", self.transport)
         waiting = transport.get_write_buffer_size()

@@ -1,4 +1,4 @@
-"""The WebSocket edge as a whole: admits connections, keeps them alive, drains."""
+"""The edge for clients as a whole, WebSockets and streams: admits connections, keeps them alive, drains."""
 
 import asyncio
 import logging
@@ -17,6 +17,7 @@ from service.domain.errors import Forbidden, Revoked, Unavailable
 from service.domain.frames import frame, gap_frame
 from service.domain.recent import Gap
 from service.domain.revocations import Revocations
+from service.domain.sse import Messages
 from service.domain.websocket import text_frame
 from service.gateway.commands import Commands
 from service.gateway.connection import Connection
@@ -78,6 +79,7 @@ class Gateway:
         )  # fmt: skip
         self.pulse = Pulse(self.hub, cursors, settings.heartbeat, settings.ack_interval)
         self.replay = Replay(self.hub, follower, database, metrics, self.spawn, settings.pool_size)
+        self.messages = Messages()
         self.count = 0
         self.leaving = False
         self.draining = False
@@ -112,8 +114,8 @@ class Gateway:
         if self.count >= self.settings.max_connections:
             raise Unavailable("this instance has no room for more connections")
 
-    async def admit(self, claims: Claims, asked: Asked) -> tuple[Connection, Session]:
-        """Register a connection and load what is due to it; raises where it may not come in.
+    async def admit(self, kind: type[Connection], claims: Claims, asked: Asked) -> tuple[Connection, Session]:
+        """Register a connection of this kind and load what is due to it; raises where it may not come in.
 
         It is registered before the load, so that no membership or revocation falls between.
         """
@@ -125,7 +127,7 @@ class Gateway:
         if asked.presence and not claims.presence:
             raise Forbidden("the token does not grant presence")
         connection_id = f"{random.getrandbits(128):032x}"
-        connection = Connection(self, connection_id, claims, asked.device, manual=asked.manual)
+        connection = kind(self, connection_id, claims, asked.device, manual=asked.manual)
         self.hub.register(connection)
         self.count += 1
         try:
@@ -153,7 +155,7 @@ class Gateway:
         self, connection: Connection, transport: asyncio.Transport, asked: Asked, session: Session,
         answer: bytes,
     ) -> None:  # fmt: skip
-        """Begin on a socket: ``answer`` its handshake, welcome it, and catch it up, with one write."""
+        """Begin on a socket: ``answer`` its request, welcome it, and catch it up, with one write."""
         connection.attach(transport, answer)
         self._evict_beyond_limit(connection)
         waiting = self.cursors.waiting(connection.user, connection.device)

@@ -11,7 +11,7 @@ from service.domain.errors import Invalid, RateLimited, TidingsError
 from service.domain.frames import frame
 
 if TYPE_CHECKING:
-    from service.gateway.connection import Connection
+    from service.gateway.websocket import WebSocket
 
 MAX_COMMANDS: Final = 64
 MAX_OFFENCES: Final = 10
@@ -24,7 +24,7 @@ class Inbox:
 
     __slots__ = ("_allowance", "_allowed_at", "_commands", "_connection", "_offences", "_performing")
 
-    def __init__(self, connection: "Connection") -> None:
+    def __init__(self, connection: "WebSocket") -> None:
         self._connection = connection
         self._commands: deque[AnyCommand] = deque()
         self._performing: asyncio.Task[None] | None = None

@@ -21,6 +21,13 @@ from unsynced, unnest($1::text[], $2::text[], $3::bigint[]) as m(user_id, device
 where d.user_id = m.user_id and d.device = m.device
 """
 
+ACKNOWLEDGE: Final = """
+with unsynced as materialized (select set_config('synchronous_commit', 'off', true))
+update tidings.devices set
+    cursor = greatest(cursor, least($3, tidings.head())), seen_at = clock_timestamp()
+from unsynced where user_id = $1 and device = $2 returning cursor
+"""
+
 FORGET_IDLE: Final = """
 delete from tidings.devices where ctid = any (array(
     select ctid from tidings.devices where seen_at < clock_timestamp() - make_interval(secs => $1)
@@ -106,6 +113,12 @@ async def move_cursors(connection: asyncpg.Connection, cursors: Mapping[tuple[st
     # In the order of their keys, so that two instances wait for each other and never in a circle.
     users, devices, positions = zip(*sorted((*key, at) for key, at in cursors.items()), strict=True)
     await connection.execute(MOVE, users, devices, positions)
+
+
+async def acknowledge(connection: asyncpg.Connection, user: str, device: str, position: int) -> int | None:
+    """Move a device's cursor forward, at most to the head; return where it is, or None for no device."""
+    cursor: int | None = await connection.fetchval(ACKNOWLEDGE, user, device, position)
+    return cursor
 
 
 async def forget_idle(connection: asyncpg.Connection, age: float) -> None:

@@ -41,6 +41,10 @@ class Receiver(Delivery):
         """Write frames that may be lost: they are, where the write buffer is full."""
 
     @abstractmethod
+    def acknowledge(self, position: int) -> None:
+        """Take the client's word that it has processed everything up to ``position``."""
+
+    @abstractmethod
     def end(self, code: int, reason: str, *, reconnect: bool = False) -> None:
         """Say why, close, and be gone: it unregisters before it returns."""
 

@@ -25,7 +25,7 @@ import pytest
 import uvloop
 
 from service.domain.websocket import text_frame
-from service.gateway.connection import Connection
+from service.gateway.websocket import WebSocket
 from tests.conformance import BINARY, CASES, CLOSE, PING, PONG, TEXT, Case, Closing, Frame, client_close
 from tests.harness import Server, serving, token
 
@@ -50,7 +50,7 @@ NEVER = 3600.0
 class Echoes:
     """In place of a connection's inbox: sends messages back."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: WebSocket) -> None:
         self._connection = connection
 
     def take(self, message: str | bytes) -> None:
@@ -60,7 +60,7 @@ class Echoes:
             self._connection.write(bytes((0x80 | BINARY,)) + text_frame(message)[1:])
 
 
-class Echo(Connection):
+class Echo(WebSocket):
     """Echoes; all the rest is the gateway's."""
 
     __slots__ = ()
@@ -121,7 +121,7 @@ class Peer:
         ]  # fmt: skip
         self.frames.clear()
 
-    async def send(self, piece: bytes, reader: Connection) -> None:
+    async def send(self, piece: bytes, reader: WebSocket) -> None:
         """Send, and wait until it has been read: the next piece will be read apart from it."""
         with suppress(ConnectionError):  # closed meanwhile; what was said before is there to be read
             await asyncio.get_running_loop().sock_sendall(self._wire, piece)
@@ -232,7 +232,7 @@ async def _record_all(database_url: str) -> dict[str, Course]:
 @pytest.fixture(scope="module")
 def courses(lasting_database_url: str) -> dict[str, Course]:
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        patch.setattr("service.gateway.gateway.Connection", Echo)
+        patch.setattr("service.gateway.handshake.Handshake.kind", Echo)
         patch.setattr("service.gateway.connection.CLOSE_TIMEOUT", LINGER)
         return runner.run(_record_all(lasting_database_url))
 

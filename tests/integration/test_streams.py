@@ -26,7 +26,7 @@ import pytest
 
 from service.domain.delivery import State
 from service.domain.events import Draft, Unit
-from service.gateway.connection import Connection
+from service.gateway.websocket import WebSocket
 from tests.conformance import CLOSE, PING, PONG, TEXT, frame
 from tests.harness import PATIENCE, Server, eventually, token
 
@@ -433,11 +433,11 @@ def left_over(server: Server) -> list[Any]:
 
 
 @pytest.fixture
-def attached(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+def attached(monkeypatch: pytest.MonkeyPatch) -> list[WebSocket]:
     """Every connection that has got a socket, which holds little."""
-    connections: list[Connection] = []
+    connections: list[WebSocket] = []
 
-    class Narrow(Connection):
+    class Narrow(WebSocket):
         __slots__ = ()
 
         def attach(self, transport: asyncio.Transport, answer: bytes) -> None:
@@ -445,7 +445,7 @@ def attached(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
             self.wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
             connections.append(self)
 
-    monkeypatch.setattr("service.gateway.gateway.Connection", Narrow)
+    monkeypatch.setattr("service.gateway.handshake.Handshake.kind", Narrow)
     return connections
 
 
@@ -460,7 +460,7 @@ async def test_every_connection_gets_what_is_due_from_its_start_on_once_and_in_o
     start: Start,
     db: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,
-    attached: list[Connection],
+    attached: list[WebSocket],
     closing: ExitStack,
     seed: int,
 ) -> None:
@@ -510,19 +510,19 @@ async def test_every_connection_gets_what_is_due_from_its_start_on_once_and_in_o
 
 
 async def test_what_drains_while_a_group_is_written_comes_in_order(
-    start: Start, monkeypatch: pytest.MonkeyPatch, attached: list[Connection], closing: ExitStack
+    start: Start, monkeypatch: pytest.MonkeyPatch, attached: list[WebSocket], closing: ExitStack
 ) -> None:
     """A reader with a thread of its own makes room between two writes of one step of the loop.
 
     That is when a frame could pass what the transport has yet to write.
     """
-    full, pause_writing = threading.Event(), Connection.pause_writing
+    full, pause_writing = threading.Event(), WebSocket.pause_writing
 
-    def pause(connection: Connection) -> None:
+    def pause(connection: WebSocket) -> None:
         pause_writing(connection)
         full.set()
 
-    monkeypatch.setattr(Connection, "pause_writing", pause)
+    monkeypatch.setattr(WebSocket, "pause_writing", pause)
     monkeypatch.setattr("service.stream.hub.MAX_PARTS", 1)
     server = await start()
     stream = Stream(Load(0), HABITS[0])

@@ -22,6 +22,7 @@ from service.domain.delivery import Delivery, Membership, Session, Source, State
 from service.domain.events import Entry, Group
 from service.domain.recent import FOREVER, Gap, Interval, Page, Recent
 from service.domain.revocations import Revocations
+from service.domain.sse import Messages
 from service.domain.tail import Tail
 from service.gateway import gateway as gateway_module
 from service.gateway import replay as replay_module
@@ -29,6 +30,8 @@ from service.gateway.connection import Connection
 from service.gateway.gateway import Asked, Gateway
 from service.gateway.pulse import Pulse
 from service.gateway.replay import Backlog, Read, Replay
+from service.gateway.sse import EventStream
+from service.gateway.websocket import WebSocket
 from service.observe.metrics import Metrics
 from service.stream import hub as hub_module
 from service.stream.hub import Hub, Receiver
@@ -45,7 +48,7 @@ GRANTS = [[], ["red"], ["blue"], ["*"]]
 DEVICES = [("alice", "phone"), ("alice", "laptop"), ("bob", "phone")]
 ADDRESSES = ["user:alice", "user:bob", "room:red", "room:blue", EVERYONE]
 EXCLUDED = [(), (), (), ("alice",), ("alice\nphone",), ("bob",)]
-DATA = ["1", "1", f'"{"x" * 200}"']
+DATA = ["1", "[1,\r\n 2]", f'"{"x" * 200}"']
 FRAMES = {"event": "event", "joined": "joined_room", "left": "left_room", "read": "inbox_read"}
 METRICS = Metrics()
 
@@ -214,8 +217,9 @@ class Sent(NamedTuple):
 class Wire:
     """A connection's transport with a bounded buffer, and the client at its other end."""
 
-    def __init__(self, socket: "Socket") -> None:
+    def __init__(self, socket: "Socket | Stream") -> None:
         self.socket = socket
+        self.size_of_first, self.frames_in = socket.FORM
         self.sent: list[Sent] = []
         self.part = b""
         """The beginning of a frame whose rest the buffer had no room for."""
@@ -234,7 +238,7 @@ class Wire:
         assert not self.socket.paused, "nothing passes what the transport has yet to write"
         if self.unread > BUFFER_FRAMES:
             raise BlockingIOError
-        fits = self.unread + len(list(frames_in(data))) <= BUFFER_FRAMES + 1
+        fits = self.unread + len(list(self.frames_in(data))) <= BUFFER_FRAMES + 1
         taken = len(data) if fits else len(data) // 2
         self._take(data[:taken])
         return taken
@@ -248,13 +252,16 @@ class Wire:
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def detach(self) -> None:
+        pass
+
     def _take(self, data: bytes) -> None:
         data = self.part + data
         whole = 0
-        while (end := whole + size_of_first(data[whole:])) <= len(data):
+        while (end := whole + self.size_of_first(data[whole:])) <= len(data):
             whole = end
         self.part = data[whole:]
-        self.sent += [Sent(frame, self.socket.claims) for frame in frames_in(data[:whole])]
+        self.sent += [Sent(frame, self.socket.claims) for frame in self.frames_in(data[:whole])]
 
     def read(self, frames: int, *, acks: bool) -> None:
         """Let the client take the next frames and answer pings; ``acks``: it says what it is done with."""
@@ -286,18 +293,30 @@ def frames_in(data: bytes) -> Iterator[dict[str, Any]]:
         data = data[end:]
 
 
+def size_of_first_message(data: bytes) -> int:
+    """Return the same of a stream's message."""
+    return (data.find(b"\n\n") + 1 or len(data)) + 1
+
+
+def frames_in_messages(data: bytes) -> Iterator[dict[str, Any]]:
+    for message in data.split(b"\n\n")[:-1]:
+        fields = [line.partition(b": ") for line in message.split(b"\n")]
+        frame = msgspec.json.decode(b"\n".join(value for name, _, value in fields if name == b"data"))
+        assert [int(value) for name, _, value in fields if name == b"id"] == [place(frame)]
+        yield frame
+
+
 def place(frame: dict[str, Any]) -> int:
     """Return how far a client has got with this frame."""
     return frame["to"] if frame["type"] == "gap" else frame["position"]
 
 
-class Socket(Connection):
+class Waiting(Connection):
     """A connection that waits without an event loop."""
 
     def __init__(self, edge: "Edge", claims: Claims, asked: Asked) -> None:
         super().__init__(edge, f"{claims.user}/{asked.device}", claims, asked.device, manual=asked.manual)
-        self.transport = self.pipe = Wire(self)
-        self.send = self.pipe.send
+        self.transport = self.wire = self.pipe = Wire(self)
         self.asked = asked
         self.session: Session | None = None
         self.start: int | None = None
@@ -317,6 +336,18 @@ class Socket(Connection):
         """Return the tokens in force since the hub got to ``position``."""
         current = max((i for i, (at, _) in enumerate(self.tokens) if at < position), default=0)
         return [claims for _, claims in self.tokens[current:]]
+
+
+class Socket(Waiting, WebSocket):
+    FORM = size_of_first, frames_in
+
+    def __init__(self, edge: "Edge", claims: Claims, asked: Asked) -> None:
+        super().__init__(edge, claims, asked)
+        self.send = self.pipe.send
+
+
+class Stream(Waiting, EventStream):
+    FORM = size_of_first_message, frames_in_messages
 
 
 class Following:
@@ -384,8 +415,9 @@ class Edge(Gateway):
         self.settings = SimpleNamespace(commands_per_second=1)
         self.revocations = Revocations()
         self.metrics = METRICS
+        self.messages = Messages()
         self.count = 0
-        self.sockets: list[Socket] = []
+        self.sockets: list[Socket | Stream] = []
 
     def spawn(self, connection: Connection, work: Coroutine[Any, Any, Any]) -> Steps:
         steps = Steps(work)
@@ -410,7 +442,9 @@ class Edge(Gateway):
         return [socket for socket in self.sockets if socket.state is not State.CLOSED]
 
     def connect(self, claims: Claims, asked: Asked) -> None:
-        socket = Socket(self, claims, asked)
+        """Connect: a stream acknowledges by itself, so half of those that do so are streams."""
+        kind = Stream if asked.manual and len(self.sockets) % 2 else Socket
+        socket = kind(self, claims, asked)
         self.sockets.append(socket)
         self.hub.register(socket)
         self.count += 1
