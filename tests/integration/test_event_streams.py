@@ -576,7 +576,7 @@ async def test_an_ack_that_makes_no_sense_is_refused(server: Server) -> None:
 async def test_an_ack_needs_the_client_s_own_token(server: Server, db: asyncpg.Connection) -> None:
     position = await server.publish("everyone")
     async with await listening(server, "alice"):
-        assert (await server.http.post("/v1/ack", json={"position": 1})).status_code == 401
+        assert (await server.http.post("/v1/ack", json={"position": 1})).status_code == 403
         assert (await ack(server, position, user="bob")).status_code == 404
         presented = token("alice", jti="a")
         await server.http.post("/v1/revocations", json={"jti": "a"})
