@@ -112,6 +112,7 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         stack.push_async_callback(database.close)
         async with database.connection() as connection:
             await store.ensure_partitions(connection)
+            asked = asyncio.get_running_loop().time()
             start = await store.start(connection)
         _warn_of_unsafe(start)
         metrics = Metrics()
@@ -121,7 +122,9 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         control = Control(revocations, keyring)
         hub = Hub(start.head, Recent(start.head, settings.recent_bytes), control)
         cursors = Cursors(database, metrics)
-        follower = Follower(database, hub, control, metrics, lineage=start.lineage)
+        follower = Follower(
+            database, hub, control, metrics, lineage=start.lineage, ahead=start.now - asked
+        )  # fmt: skip
         appender = Appender(
             database, metrics, committed=follower.offer, seen=lambda: follower.seen,
             timeout=settings.append_timeout, window=settings.id_window,

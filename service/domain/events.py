@@ -19,6 +19,10 @@ Kind = Literal[
 ]  # fmt: skip
 
 
+PLAIN: Final = frozenset({"event", "recalled"})
+"""Kinds that are written to the receivers of their address, and do nothing besides."""
+
+
 class Entry(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One entry of the log.
 

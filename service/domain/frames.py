@@ -53,6 +53,8 @@ def entry_frame(entry: Entry) -> bytes:
         return frame("joined_room", room=entry.type, position=entry.position)
     if entry.kind == "left":
         return frame("left_room", room=entry.type, position=entry.position)
+    if entry.kind == "recalled":
+        return frame("recalled", position=entry.position, recalled=int(entry.data))
     return _text(_shown(_EventFrame, entry))
 
 

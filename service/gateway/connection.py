@@ -159,15 +159,14 @@ class Connection(Receiver, asyncio.Protocol):
     # Pages of the log
 
     def write_page(self, page: Page) -> None:
-        """Write what is due of a page, and ask how far it got."""
-        due = [e for e in page.entries if not (e.exclude and e.withheld_from(self.user, self.device))]
-        parts = [finished(entry) for entry in due]
+        """Write a page, and ask how far it got."""
+        parts = [finished(entry) for entry in page.entries]
         if page.gap is not None:
             parts.insert(0, text_frame(gap_frame(page.gap)))
             self.sent = page.gap.upto
-        if due:
-            self.sent = due[-1].position
-            self.gateway.hub.delivered += len(due)
+        if page.entries:
+            self.sent = page.entries[-1].position
+            self.gateway.hub.delivered += len(page.entries)
         self.written = max(self.written, page.upto, page.gap.upto if page.gap is not None else 0)
         if parts:
             self.write(b"".join(parts))

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import asyncpg
 import msgspec
 
+from service.domain.due import Reader
 from service.domain.errors import Unavailable
 from service.domain.events import Entry, Group, Outcome
 from service.domain.recent import Gap, Interval, Page
@@ -27,22 +28,42 @@ where position > $1 and position <= $2 order by position limit $3
 
 # The bounds of the log come with the page from one snapshot, so retention cannot open a silent hole
 # between them. `lost_to` is set where the cursor lies in a stretch that a failover lost.
+#
+# Each address is read by the index of addresses, whatever the statistics say: rows compared as a whole
+# fit no other, nor does the order. By the key, which is the position alone, an address with little in
+# it would cost a walk over everybody's. The position by itself spares the partitions before it.
+#
+# What is left out comes as a row without an entry, so a page goes on after it: ``domain.due`` is the rule.
 PAGE: Final = f"""
-select e.*, l.floor, (select i.lost_to from tidings.lineage i
-                 where i.lost_from < $1 and $1 < i.lost_to order by i.id desc limit 1) as lost_to
+select e.*, d.position as looked_at, l.floor,
+       (select i.lost_to from tidings.lineage i
+        where i.lost_from < $1 and $1 < i.lost_to order by i.id desc limit 1) as lost_to
 from tidings.log l
 left join lateral (
-    select e.* from unnest($3::text[], $4::bigint[], $5::bigint[]) as a(address, since, until)
+    select e.*, a.until from unnest($3::text[], $4::bigint[], $5::bigint[]) as a(address, since, until)
     cross join lateral (
-        select {_COLUMNS} from tidings.events e
-        where e.address = a.address
-          and e.position > greatest($1, a.since) and e.position <= least($2, a.until)
-        order by e.position limit $6) e
-    order by e.position limit $6) e on true
+        select e.* from tidings.events e
+        where (e.address, e.position) > (a.address, greatest($1, a.since))
+          and (e.address, e.position) <= (a.address, least($2, a.until))
+          and e.position > greatest($1, a.since)
+        order by e.address, e.position limit $6) e
+    order by e.position limit $6) d on true
+left join lateral (select {_COLUMNS}, recalled, until from (select d.*) d) e
+    on (e.expires_at is null or e.expires_at > $7) and e.recalled is null
+       and (e.exclude is null or not e.exclude::jsonb ?| $8)
+       and (e.collapse_key is null or not exists (
+           select from tidings.events n
+           where n.address = e.address and n.collapse_key = e.collapse_key
+             and n.position > e.position and n.position <= $2
+             and (n.expires_at is null or date_part('epoch', n.expires_at) > $7) and n.recalled is null
+             and (n.exclude is null or not n.exclude::jsonb ?| $8)
+             and (n.position <= e.until or exists (
+                 select from unnest($3::text[], $4::bigint[], $5::bigint[]) as a(address, since, until)
+                 where a.address = n.address and a.since < n.position and n.position <= a.until))))
 """
 
 START: Final = """
-select l.identity, tidings.head() as head, l.floor,
+select l.identity, tidings.head() as head, l.floor, date_part('epoch', clock_timestamp()) as now,
        coalesce((select max(id) from tidings.lineage), 0) as lineage,
        (select coalesce(json_agg(json_strip_nulls(json_build_object(
             'id', id, 'jti', jti, 'user', user_id, 'issued_before', issued_before, 'ban', ban))), '[]')
@@ -56,7 +77,8 @@ from tidings.log l
 """
 
 CONFIRM: Final = f"""
-select e.*, tidings.head() as head, coalesce((select max(id) from tidings.lineage), 0) as lineage,
+select e.*, tidings.head() as head, date_part('epoch', clock_timestamp()) as now,
+       coalesce((select max(id) from tidings.lineage), 0) as lineage,
        p.last_value as drawn, l.partitioned_to - p.last_value as room,
        pg_is_in_recovery() as standby
 from tidings.log l cross join tidings.position p
@@ -73,8 +95,9 @@ join tidings.events e on e.position between u.first and u.first + u.entries - 1 
 
 ROOM_EVENTS: Final = f"""
 select {_COLUMNS} from tidings.events e
-where address = $1 and kind = 'event' and position > $2 and position < $3
-order by position {{order}} limit $4
+where (address, position) > ($1, $2) and (address, position) < ($1, $3)
+  and kind = 'event' and recalled is null and (expires_at is null or expires_at > statement_timestamp())
+order by address {{order}}, position {{order}} limit $4
 """
 
 _names = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -86,6 +109,8 @@ class Start(NamedTuple):
     identity: str
     head: int
     floor: int
+    now: float
+    """By the database's clock, in seconds since the epoch; so for ``Head``."""
     lineage: int
     revocations: list[Revocation]
     keys: bytes
@@ -97,6 +122,7 @@ class Head(NamedTuple):
     """Where the log stands, and the control entries that an instance has not applied yet."""
 
     head: int
+    now: float
     lineage: int
     drawn: int
     """The last position that was drawn, committed or not."""
@@ -112,6 +138,7 @@ async def start(connection: asyncpg.Connection) -> Start:
         identity=str(row["identity"]),
         head=row["head"],
         floor=row["floor"],
+        now=row["now"],
         lineage=row["lineage"],
         revocations=msgspec.json.decode(row["revocations"], type=list[Revocation]),
         keys=row["keys"].encode(),
@@ -126,7 +153,9 @@ async def confirm(connection: asyncpg.Connection, position: int) -> Head:
     first = rows[0]
     if first["standby"]:
         raise Unavailable("the database is a standby: what it knows may be old")
-    return Head(first["head"], first["lineage"], first["drawn"], first["room"], _entries(rows))
+    return Head(
+        first["head"], first["now"], first["lineage"], first["drawn"], first["room"], _entries(rows)
+    )  # fmt: skip
 
 
 async def keep_ahead(connection: asyncpg.Connection, seen: int) -> None:
@@ -142,19 +171,21 @@ async def between(connection: asyncpg.Connection, after: int, upto: int, limit: 
 
 
 async def page(
-    connection: asyncpg.Connection, after: int, upto: int, intervals: Sequence[Interval], limit: int
-) -> Page:
-    """Read at most ``limit`` entries that are due in ``(after, upto]``, with the gap before them."""
+    connection: asyncpg.Connection, after: int, upto: int, intervals: Sequence[Interval], limit: int,
+    reader: Reader,
+) -> Page:  # fmt: skip
+    """Look at the first ``limit`` entries in ``(after, upto]``; read the due, with the gap before them."""
     addresses, sinces, untils = zip(*intervals, strict=True)
-    rows = await connection.fetch(PAGE, after, upto, addresses, sinces, untils, limit)
+    names = [reader.user, f"{reader.user}\n{reader.device}"]
+    rows = await connection.fetch(PAGE, after, upto, addresses, sinces, untils, limit, reader.now, names)
     floor, lost_to = rows[0]["floor"], rows[0]["lost_to"]
-    entries = _entries(rows)
     gap = None
     if lost_to is not None:
         gap = Gap(after, lost_to, "failover")
     elif floor > after:
         gap = Gap(after, floor, "retention")
-    return Page(entries, entries[-1].position if len(entries) == limit else upto, gap)
+    reached = rows[-1]["looked_at"] if len(rows) == limit else None
+    return Page(_entries(rows), reached or upto, gap)
 
 
 async def room_events(

@@ -14,7 +14,7 @@ import msgspec
 
 from service.domain.addresses import EVERYONE
 from service.domain.delivery import Delivery, Source, State
-from service.domain.events import Entry, Group
+from service.domain.events import PLAIN, Entry, Group
 from service.domain.frames import finished, frame
 from service.domain.recent import Recent
 from service.domain.websocket import text_frame
@@ -192,7 +192,7 @@ class Hub:
         if entry.is_control:
             self._flush(entry.position)
             self._control(self, entry)
-        elif entry.kind == "event":
+        elif entry.kind in PLAIN:
             self._deliver_selectively(entry)
         else:
             self._move(entry)
@@ -275,5 +275,5 @@ class Hub:
 
 
 def _routing(entry: Entry) -> tuple[str, bool]:
-    """Return what may be joined: events of one address that go to all of its receivers."""
-    return entry.address, entry.kind == "event" and not entry.exclude
+    """Return what may be joined: entries of one address that just go to all of its receivers."""
+    return entry.address, entry.kind in PLAIN and not entry.exclude
