@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import admin, events, operations, problems, rooms, tokens
+from service.api import admin, events, operations, problems, recalls, rooms, tokens
 from service.api.middleware import RequestId
 from service.api.service import Service
 from service.auth.keys import Keyring
@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url="/docs" if settings.dev else None,
         redoc_url=None,
     )
-    for part in (admin, rooms, tokens, operations):
+    for part in (admin, recalls, rooms, tokens, operations):
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
     problems.install(app)

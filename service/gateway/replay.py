@@ -49,7 +49,7 @@ class Spawn(Protocol):
 class Read(NamedTuple):
     """A page that is being read: what comes after a position, by the grants of a token.
 
-    ``hub`` is where the hub stood: what was recalled up to there cannot be in it.
+    ``hub`` is where the hub stood: what had been taken back up to there is not in it.
     """
 
     after: int
@@ -177,7 +177,7 @@ class Backlog:
             self._ahead = self._read(self._connection.written)
         read, self._ahead = self._ahead, None
         page = await read.page
-        if page is None or read.hub < self._replay.hub.recent.recalls_after:
+        if page is None:
             return None
         # What is read beyond a page's bytes is read again: where events are large, ask for few.
         wanted = len(page.entries) if page.cut else self._limit
@@ -187,7 +187,8 @@ class Backlog:
             # Two turns of the loop send its query, so that the database works while we write.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        return page
+        # It may hold what was taken back meanwhile, unless all that was is still known.
+        return page if read.hub >= self._replay.hub.recent.recalls_after else None
 
     def _read(self, after: int) -> Read:
         connection = self._connection

@@ -100,6 +100,11 @@ where (address, position) > ($1, $2) and (address, position) < ($1, $3)
 order by address {{order}}, position {{order}} limit $4
 """
 
+EVENT: Final = """
+select e.address from tidings.events e cross join tidings.log l
+where e.position = $1 and e.kind = 'event' and e.position > l.floor
+"""
+
 _names = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
@@ -206,6 +211,18 @@ async def positions(
     for number, position, address in rows:
         found[number - 1].append((position, address))
     return found
+
+
+async def address_of(connection: asyncpg.Connection, position: int) -> str | None:
+    """Return the address of the event at a position; None where there is none, or no longer."""
+    address: str | None = await connection.fetchval(EVENT, position)
+    return address
+
+
+async def recall(connection: asyncpg.Connection, seen: int, position: int) -> int | None:
+    """Take an event back; return where the log says so, the same for each time, or None without an event."""
+    own: int | None = await connection.fetchval("select tidings.recall($1, $2)", seen, position)
+    return own
 
 
 async def ensure_partitions(connection: asyncpg.Connection) -> None:
