@@ -236,12 +236,12 @@ async def test_a_recall_that_races_with_replays_of_its_event_wins_once_it_is_ans
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pages are under way by the dozen, from memory and from the log, while events are taken back."""
-    server = await start(recent_bytes=200_000)
-    users = [f"u{number}" for number in range(8)]
+    server = await start(recent_bytes=100_000)
+    users = [f"u{number}" for number in range(4)]
     for user in users:
         await (await server.live(user)).close()
-    bulk = [Draft("everyone", "t", '"' + "x" * 500 + '"')] * 50
-    events = [(await server.service.appender.append(Unit(bulk))).first for _ in range(20)]
+    bulk = [Draft("everyone", "t", '"' + "x" * 500 + '"')] * 20
+    events = [(await server.service.appender.append(Unit(bulk))).first for _ in range(10)]
     answered: set[int] = set()
     written: list[int] = []
     late: list[int] = []
@@ -269,4 +269,4 @@ async def test_a_recall_that_races_with_replays_of_its_event_wins_once_it_is_ans
     assert late == []
     assert answered & set(written), "they were replayed before"
     for user in users:
-        assert len(await replayed(server, user)) == 20 * 49 + 20
+        assert len(await replayed(server, user)) == 10 * 19 + 10
