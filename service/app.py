@@ -24,6 +24,7 @@ from service.api import (
     keys,
     operations,
     problems,
+    recalls,
     rooms,
     tokens,
     users,
@@ -82,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     # A user's id may have slashes in it: what stands below a user is asked for before the user.
-    for part in (admin, keys, audit, rooms, inbox, acks, tokens, operations, users):
+    for part in (admin, keys, audit, recalls, rooms, inbox, acks, tokens, operations, users):
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
     problems.install(app)
@@ -138,6 +139,7 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         stack.push_async_callback(database.close)
         async with database.connection() as connection:
             await store.ensure_partitions(connection)
+            asked = asyncio.get_running_loop().time()
             start = await store.start(connection)
         _warn_of_unsafe(start)
         metrics = Metrics()
@@ -147,7 +149,9 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         control = Control(revocations, keyring)
         hub = Hub(start.head, Recent(start.head, settings.recent_bytes), control)
         cursors = Cursors(database, metrics)
-        follower = Follower(database, hub, control, metrics, lineage=start.lineage)
+        follower = Follower(
+            database, hub, control, metrics, lineage=start.lineage, ahead=start.now - asked
+        )  # fmt: skip
         appender = Appender(
             database, metrics, committed=follower.offer, seen=lambda: follower.seen,
             timeout=settings.append_timeout, window=settings.id_window,

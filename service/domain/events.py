@@ -19,7 +19,7 @@ Kind = Literal[
     "revoked", "lifted", "disconnect", "key", "key_deleted", "erased",
 ]  # fmt: skip
 
-DELIVERED: Final = frozenset[Kind]({"event", "read"})
+DELIVERED: Final = frozenset[Kind]({"event", "recalled", "read"})
 """Kinds that are only delivered: they change nothing of who gets what."""
 MEMBERSHIP: Final = frozenset[Kind]({"joined", "left"})
 """Kinds that are delivered, and from which on others are due."""

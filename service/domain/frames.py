@@ -88,6 +88,8 @@ def entry_frame(entry: Entry) -> bytes:
         return frame("left_room", room=entry.type, position=entry.position)
     if entry.kind == "read":
         return frame("inbox_read", position=entry.position, **msgspec.json.decode(entry.data))
+    if entry.kind == "recalled":
+        return frame("recalled", position=entry.position, recalled=int(entry.data))
     return _text(_shown(_EventFrame, entry))
 
 

@@ -164,11 +164,7 @@ class Connection(Receiver, asyncio.Protocol):
 
     def write_page(self, page: Page) -> None:
         """Write what is due of a page, and ask how far it got."""
-        due = [
-            e
-            for e in page.entries
-            if e.kind in FOR_CLIENTS and not (e.exclude and e.withheld_from(self.user, self.device))
-        ]
+        due = [entry for entry in page.entries if entry.kind in FOR_CLIENTS]
         parts = [finished(entry) for entry in due]
         if page.gap is not None:
             parts.insert(0, text_frame(gap_frame(page.gap)))

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from service.domain.claims import Claims
 from service.domain.delivery import State
+from service.domain.due import Reader, still_due
 from service.domain.errors import Unavailable
 from service.domain.frames import frame
 from service.domain.recent import Page
@@ -46,10 +47,14 @@ class Spawn(Protocol):
 
 
 class Read(NamedTuple):
-    """A page that is being read: what comes after a position, by the grants of a token."""
+    """A page that is being read: what comes after a position, by the grants of a token.
+
+    ``hub`` is where the hub stood: what had been taken back up to there is not in it.
+    """
 
     after: int
     claims: Claims
+    hub: int
     page: "asyncio.Task[Page | None]"
 
     def fits(self, connection: Connection) -> bool:
@@ -85,17 +90,22 @@ class Replay:
 
     def write(self, connection: Connection, page: Page) -> None:
         """Write a page, and in the same step of the loop make the connection live if that was the last."""
-        connection.write_page(page)
+        entries = still_due(page.entries, self._reader(connection), self.hub.recent.recalled)
+        connection.write_page(page._replace(entries=entries))
         if not connection.paused and connection.may_go_live(self.hub.position):
             self.hub.go_live(connection)
             connection.write(text_frame(frame("live", position=self.hub.position)))
+
+    def _reader(self, connection: Connection) -> Reader:
+        return Reader(connection.user, connection.device, self.follower.now)
 
     def page_from_memory(self, connection: Connection) -> Page | None:
         """Return the page after what was written, or None where memory does not reach back so far."""
         after, upto = connection.written, self.hub.position
         if after == upto:  # as with nearly everyone who connects
             return Page((), upto)
-        page = self.hub.recent.page(after, upto, connection.intervals(), PAGE_ENTRIES)
+        reader = self._reader(connection)
+        page = self.hub.recent.page(after, upto, connection.intervals(), PAGE_ENTRIES, reader)
         if page is None:
             return None
         self._metrics.catch_up_pages.labels("memory").inc()
@@ -105,7 +115,9 @@ class Replay:
         """Read the page after a position; None, after a pause, where the database cannot be reached."""
         try:
             async with self._reading, self._database.connection() as link:
-                page = await store.page(link, after, self.hub.position, connection.intervals(), limit)
+                page = await store.page(
+                    link, after, self.hub.position, connection.intervals(), limit, self._reader(connection)
+                )
         except Unavailable as error:
             log.warning("cannot read a page of the log: %s", error)
             await asyncio.sleep(RETRY_PAUSE)
@@ -168,18 +180,21 @@ class Backlog:
         if page is None:
             return None
         # What is read beyond a page's bytes is read again: where events are large, ask for few.
-        self._limit = max(LEAST_ENTRIES, min(2 * len(page.entries), PAGE_ENTRIES))
+        wanted = len(page.entries) if page.cut else self._limit
+        self._limit = max(LEAST_ENTRIES, min(2 * wanted, PAGE_ENTRIES))
         if page.upto < self._replay.hub.recent.base and self._keeps_up:
             self._ahead = self._read(page.upto)
             # Two turns of the loop send its query, so that the database works while we write.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        return page
+        # It may hold what was taken back meanwhile, unless all that was is still known.
+        return page if read.hub >= self._replay.hub.recent.recalls_after else None
 
     def _read(self, after: int) -> Read:
         connection = self._connection
         work = self._replay.page_from_log(connection, after, self._limit)
-        return Read(after, connection.claims, self._replay.spawn(connection, work))
+        position = self._replay.hub.position
+        return Read(after, connection.claims, position, self._replay.spawn(connection, work))
 
     def _let_go(self) -> None:
         if self._ahead is not None:

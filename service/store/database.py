@@ -54,6 +54,8 @@ def engine_for(url: str, pool_size: int) -> AsyncEngine:
                 "application_name": "tidings",
                 "lock_timeout": f"{LOCK_TIMEOUT * 1000:.0f}",
                 "statement_timeout": f"{STATEMENT_TIMEOUT * 1000:.0f}",
+                # By its estimates a page would be worth compiling, for longer than it runs.
+                "jit": "off",
                 # Some databases default to repeatable read, whose snapshot is older than the lock.
                 "default_transaction_isolation": "read committed",
             },

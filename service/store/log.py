@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import asyncpg
 import msgspec
 
+from service.domain.due import Reader
 from service.domain.errors import Unavailable
 from service.domain.events import Entry, Group, Outcome
 from service.domain.recent import Gap, Interval, Page
@@ -29,22 +30,42 @@ order by position limit $3
 # The bounds of the log come with the page from one snapshot, so retention cannot open a silent hole
 # between them; what lies below the floor is gone, though it may still be there for a while.
 # `lost_to` is set where the cursor lies in a stretch that a failover lost.
+#
+# Each address is read by the index of addresses, whatever the statistics say: rows compared as a whole
+# fit no other, nor does the order. By the key, which is the position alone, an address with little in
+# it would cost a walk over everybody's. The position by itself spares the partitions before it.
+#
+# What is left out comes as a row without an entry, so a page goes on after it: ``domain.due`` is the rule.
 PAGE: Final = f"""
-select e.*, l.floor, (select i.lost_to from tidings.lineage i
-                 where i.lost_from < $1 and $1 < i.lost_to order by i.id desc limit 1) as lost_to
+select e.*, d.position as looked_at, l.floor,
+       (select i.lost_to from tidings.lineage i
+        where i.lost_from < $1 and $1 < i.lost_to order by i.id desc limit 1) as lost_to
 from tidings.log l
 left join lateral (
-    select e.* from unnest($3::text[], $4::bigint[], $5::bigint[]) as a(address, since, until)
+    select e.*, a.until from unnest($3::text[], $4::bigint[], $5::bigint[]) as a(address, since, until)
     cross join lateral (
-        select {COLUMNS} from tidings.events e
-        where e.address = a.address
-          and e.position > greatest($1, a.since, l.floor) and e.position <= least($2, a.until)
-        order by e.position limit $6) e
-    order by e.position limit $6) e on true
+        select e.* from tidings.events e
+        where (e.address, e.position) > (a.address, greatest($1, a.since, l.floor))
+          and (e.address, e.position) <= (a.address, least($2, a.until))
+          and e.position > greatest($1, a.since, l.floor)
+        order by e.address, e.position limit $6) e
+    order by e.position limit $6) d on true
+left join lateral (select {COLUMNS}, recalled, until from (select d.*) d) e
+    on (e.expires_at is null or e.expires_at > $7) and e.recalled is null
+       and (e.exclude is null or not e.exclude::jsonb ?| $8)
+       and (e.collapse_key is null or not exists (
+           select from tidings.events n
+           where n.address = e.address and n.collapse_key = e.collapse_key
+             and n.position > e.position and n.position <= $2
+             and (n.expires_at is null or date_part('epoch', n.expires_at) > $7) and n.recalled is null
+             and (n.exclude is null or not n.exclude::jsonb ?| $8)
+             and (n.position <= e.until or exists (
+                 select from unnest($3::text[], $4::bigint[], $5::bigint[]) as a(address, since, until)
+                 where a.address = n.address and a.since < n.position and n.position <= a.until))))
 """
 
 START: Final = """
-select l.identity, tidings.head() as head, l.floor,
+select l.identity, tidings.head() as head, l.floor, date_part('epoch', clock_timestamp()) as now,
        coalesce((select max(id) from tidings.lineage), 0) as lineage,
        (select coalesce(json_agg(json_strip_nulls(json_build_object(
             'id', id, 'jti', jti, 'user', user_id, 'issued_before', issued_before, 'ban', ban))), '[]')
@@ -55,7 +76,8 @@ from tidings.log l
 """
 
 CONFIRM: Final = f"""
-select e.*, tidings.head() as head, coalesce((select max(id) from tidings.lineage), 0) as lineage,
+select e.*, tidings.head() as head, date_part('epoch', clock_timestamp()) as now,
+       coalesce((select max(id) from tidings.lineage), 0) as lineage,
        p.last_value as drawn, l.partitioned_to - p.last_value as room,
        pg_is_in_recovery() as standby, l.floor
 from tidings.log l cross join tidings.position p
@@ -84,9 +106,15 @@ order by 1, 2
 
 ROOM_EVENTS: Final = f"""
 select {COLUMNS} from tidings.events e
-where address = $1 and kind = 'event' and position < $3
-  and position > greatest($2, (select l.floor from tidings.log l))
-order by position {{order}} limit $4
+where (address, position) > ($1, greatest($2, (select l.floor from tidings.log l)))
+  and (address, position) < ($1, $3)
+  and kind = 'event' and recalled is null and (expires_at is null or expires_at > statement_timestamp())
+order by address {{order}}, position {{order}} limit $4
+"""
+
+EVENT: Final = """
+select e.address from tidings.events e cross join tidings.log l
+where e.position = $1 and e.kind = 'event' and e.position > l.floor
 """
 
 _names = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -105,6 +133,8 @@ class Start(NamedTuple):
     identity: str
     head: int
     floor: int
+    now: float
+    """By the database's clock, in seconds since the epoch; so for ``Head``."""
     lineage: int
     revocations: list[Revocation]
     keys: bytes
@@ -116,6 +146,7 @@ class Head(NamedTuple):
     """Where the log stands, and the control entries that an instance has not applied yet."""
 
     head: int
+    now: float
     lineage: int
     drawn: int
     """The last position that was drawn, committed or not."""
@@ -140,6 +171,7 @@ async def start(connection: asyncpg.Connection) -> Start:
         identity=str(row["identity"]),
         head=row["head"],
         floor=row["floor"],
+        now=row["now"],
         lineage=row["lineage"],
         revocations=msgspec.json.decode(row["revocations"], type=list[Revocation]),
         keys=row["keys"].encode(),
@@ -155,8 +187,9 @@ async def confirm(connection: asyncpg.Connection, position: int) -> Head:
     if first["standby"]:
         raise Unavailable("the database is a standby: what it knows may be old")
     return Head(
-        first["head"], first["lineage"], first["drawn"], first["room"], entries_of(rows), first["floor"]
-    )
+        first["head"], first["now"], first["lineage"], first["drawn"], first["room"],
+        entries_of(rows), first["floor"],
+    )  # fmt: skip
 
 
 async def keep_ahead(connection: asyncpg.Connection, seen: int) -> None:
@@ -174,19 +207,21 @@ async def between(connection: asyncpg.Connection, after: int, upto: int, limit: 
 
 
 async def page(
-    connection: asyncpg.Connection, after: int, upto: int, intervals: Sequence[Interval], limit: int
-) -> Page:
-    """Read at most ``limit`` entries that are due in ``(after, upto]``, with the gap before them."""
+    connection: asyncpg.Connection, after: int, upto: int, intervals: Sequence[Interval], limit: int,
+    reader: Reader,
+) -> Page:  # fmt: skip
+    """Look at the first ``limit`` entries in ``(after, upto]``; read the due, with the gap before them."""
     addresses, sinces, untils = zip(*intervals, strict=True)
-    rows = await connection.fetch(PAGE, after, upto, addresses, sinces, untils, limit)
+    names = [reader.user, f"{reader.user}\n{reader.device}"]
+    rows = await connection.fetch(PAGE, after, upto, addresses, sinces, untils, limit, reader.now, names)
     floor, lost_to = rows[0]["floor"], rows[0]["lost_to"]
-    entries = entries_of(rows)
     gap = None
     if lost_to is not None and lost_to > floor:
         gap = Gap(after, lost_to, "failover")
     elif floor > after:
         gap = Gap(after, floor, "retention")
-    return Page(entries, entries[-1].position if len(entries) == limit else upto, gap)
+    reached = rows[-1]["looked_at"] if len(rows) == limit else None
+    return Page(entries_of(rows), reached or upto, gap)
 
 
 async def room_events(
@@ -207,6 +242,18 @@ async def originals(connection: asyncpg.Connection, outcomes: Sequence[Outcome])
     for number, *original in rows:
         found[number - 1].append(Original(*original))
     return found
+
+
+async def address_of(connection: asyncpg.Connection, position: int) -> str | None:
+    """Return the address of the event at a position; None where there is none, or no longer."""
+    address: str | None = await connection.fetchval(EVENT, position)
+    return address
+
+
+async def recall(connection: asyncpg.Connection, seen: int, position: int) -> int | None:
+    """Take an event back; return where the log says so, the same for each time, or None without an event."""
+    own: int | None = await connection.fetchval("select tidings.recall($1, $2)", seen, position)
+    return own
 
 
 async def ensure_partitions(connection: asyncpg.Connection) -> None:

@@ -35,7 +35,7 @@ class Follower:
 
     def __init__(
         self, database: Database, hub: Hub, control: Control, metrics: Metrics, *,
-        lineage: int,
+        lineage: int, ahead: float,
     ) -> None:  # fmt: skip
         self.hub = hub
         self._database = database
@@ -48,6 +48,8 @@ class Follower:
         """Positions left before another partition is needed."""
         self._loop = asyncio.get_running_loop()
         self._confirmed = self._loop.time()
+        self._ahead = ahead
+        """What the database's clock is ahead of the loop's, in seconds, and at most a round trip more."""
         self._wake = asyncio.Event()
         self._moved: asyncio.Future[None] = self._loop.create_future()
 
@@ -65,6 +67,11 @@ class Follower:
     def confirmed_age(self) -> float:
         """Return how long ago the head was confirmed, in seconds."""
         return self._loop.time() - self._confirmed
+
+    @property
+    def now(self) -> float:
+        """Return the database's time, in seconds since the epoch; never less than it is."""
+        return self._loop.time() + self._ahead
 
     def offer(self, group: Group) -> None:
         """Take a group that was just committed."""
@@ -146,6 +153,7 @@ class Follower:
             self._control(self.hub, entry)
         self._tail.reaches(head.head)
         self._confirmed = asked
+        self._ahead = head.now - asked
         self.room = head.room
         self._metrics.tail_lag_positions.set(max(0, head.head - self.hub.position))
         self._metrics.partition_room_positions.set(head.room)

@@ -5,6 +5,7 @@ from bisect import bisect_right
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.domain.due import Reader
 from service.domain.events import Entry
 from service.domain.recent import FOREVER, FRAMING, Interval, Page, Recent
 
@@ -12,6 +13,7 @@ ADDRESSES = ["everyone", "user:alice", "user:bob", "room:red", "room:blue"]
 BASE = 100
 LIMIT = 5_000
 LAST = BASE + 90
+READER = Reader("nobody", "", 0.0)
 
 drafts = st.tuples(
     st.sampled_from([*ADDRESSES, "control"]),
@@ -83,7 +85,7 @@ def test_a_page_is_what_a_look_at_every_entry_gives(
         assert recent.base == model.base
         assert recent.bytes == sum(e.size for e in model.kept) <= LIMIT
         for after, length, due, limit in asked:
-            page = recent.page(after, after + length, due, limit)
+            page = recent.page(after, after + length, due, limit, READER)
             assert page == model.page(after, after + length, due, limit)
 
 
@@ -98,7 +100,7 @@ def test_pages_follow_one_another_without_loss_and_without_repetition(
     after, read = recent.base, []
     head = max([recent.base, *(e.position for e in model.entries)])
     while after < head:
-        page = recent.page(after, head, due, limit)
+        page = recent.page(after, head, due, limit, READER)
         assert page is not None
         assert after < page.upto <= head
         after = page.upto
@@ -126,24 +128,24 @@ def test_what_is_forgotten_has_to_be_read_from_the_log() -> None:
     recent, model = Recent(BASE, LIMIT), Model()
     recent.extend(model.extend([("everyone", 1, 1)] * 3))
     due = [Interval("everyone")]
-    assert recent.page(BASE, BASE + 3, due, 10) is not None
+    assert recent.page(BASE, BASE + 3, due, 10, READER) is not None
 
     recent.forget(BASE + 3)
     assert recent.bytes == 0
-    assert recent.page(BASE, BASE + 3, due, 10) is None
-    assert recent.page(BASE + 3, BASE + 3, due, 10) == Page([], BASE + 3)
+    assert recent.page(BASE, BASE + 3, due, 10, READER) is None
+    assert recent.page(BASE + 3, BASE + 3, due, 10, READER) == Page([], BASE + 3)
 
     new = model.extend([("everyone", 1, 1)])
     recent.extend(new)
-    assert recent.page(BASE + 3, BASE + 4, due, 10) == Page(new, BASE + 4)
+    assert recent.page(BASE + 3, BASE + 4, due, 10, READER) == Page(new, BASE + 4)
 
 
 def test_nothing_is_kept_where_no_memory_is_allowed() -> None:
     recent, model = Recent(BASE, 0), Model()
     recent.extend(model.extend([("everyone", 1, 1), ("control", 1, 1)]))
     assert recent.bytes == 0
-    assert recent.page(BASE, BASE + 2, [Interval("everyone")], 10) is None
-    assert recent.page(BASE + 1, BASE + 2, [Interval("everyone")], 10) == Page([], BASE + 2)
+    assert recent.page(BASE, BASE + 2, [Interval("everyone")], 10, READER) is None
+    assert recent.page(BASE + 1, BASE + 2, [Interval("everyone")], 10, READER) == Page([], BASE + 2)
 
 
 @given(st.lists(st.integers(0, 500), max_size=12), st.integers(1, 3_000))

@@ -5,7 +5,7 @@ place of the database stands a model that knows the truth; in place of tasks and
 go on when they are told to. So every interleaving is a script, and what fails shrinks to a short one.
 """
 
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Coroutine, Generator, Iterable, Iterator, Sequence
 from inspect import getcoroutinelocals
 from random import Random
 from types import SimpleNamespace, coroutine
@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
+from service.domain import recent as recent_module
 from service.domain.addresses import EVERYONE, Patterns
 from service.domain.claims import Claims
 from service.domain.delivery import Delivery, Membership, Session, Source, State
+from service.domain.due import Reader, still_due
 from service.domain.events import Entry, Group
 from service.domain.recent import FOREVER, Gap, Interval, Page, Recent
 from service.domain.revocations import Revocations
@@ -48,8 +50,13 @@ GRANTS = [[], ["red"], ["blue"], ["*"]]
 DEVICES = [("alice", "phone"), ("alice", "laptop"), ("bob", "phone")]
 ADDRESSES = ["user:alice", "user:bob", "room:red", "room:blue", EVERYONE]
 EXCLUDED = [(), (), (), ("alice",), ("alice\nphone",), ("bob",)]
+LIFETIMES = [None, None, None, 1, 5, 20]
+KEYS = [None, None, None, "k", "l"]
 DATA = ["1", "[1,\r\n 2]", f'"{"x" * 200}"']
-FRAMES = {"event": "event", "joined": "joined_room", "left": "left_room", "read": "inbox_read"}
+FRAMES = {
+    "event": "event", "recalled": "recalled", "joined": "joined_room", "left": "left_room",
+    "read": "inbox_read",
+}  # fmt: skip
 METRICS = Metrics()
 
 
@@ -60,6 +67,7 @@ def small_pages() -> Iterator[None]:
         patch.setattr(replay_module, "FIRST_ENTRIES", PAGE_ENTRIES - 1)
         patch.setattr(replay_module, "LEAST_ENTRIES", 1)
         patch.setattr(replay_module, "PAGE_BYTES", PAGE_BYTES)
+        patch.setattr(recent_module, "RECALLS", 0)
         yield
 
 
@@ -86,6 +94,7 @@ class Model:
         self.periods: list[Period] = []
         self.first_seen: dict[str, int] = {}
         self.cursors: dict[tuple[str, str], int] = {}
+        self.recalled: dict[int, int] = {}
 
     def is_due(self, entry: Entry, user: str, device: str, claims: Claims) -> bool:
         """Tell whether a user's device is entitled to an entry by this token."""
@@ -109,10 +118,19 @@ class Model:
         about: str = "t",
         data: str = "1",
         exclude: tuple[str, ...] = (),
+        expires_at: float | None = None,
+        collapse_key: str | None = None,
     ) -> None:
         self.head += 1
-        time = "2030-01-01T00:00:00.000Z"
-        self.log[self.head] = Entry(self.head, kind, address, about, data, time, exclude=exclude)
+        self.log[self.head] = Entry(
+            self.head, kind, address, about, data, "2030-01-01T00:00:00.000Z",
+            exclude=exclude, expires_at=expires_at, collapse_key=collapse_key,
+        )  # fmt: skip
+
+    def recall(self, position: int) -> None:
+        event = self.log[position]
+        self.append(event.address, "recalled", "", str(position), event.exclude)
+        self.recalled[position] = self.head
 
     def move(self, user: str, room: str, source: Source, *, joins: bool) -> None:
         """Join or leave, if that changes anything. What the API made, only the API ends."""
@@ -132,14 +150,18 @@ class Model:
     def between(self, after: int, upto: int) -> Group:
         return Group(after, upto, [e for e in self.log.values() if after < e.position <= upto])
 
-    def page(self, after: int, upto: int, intervals: list[Interval], limit: int) -> Page:
-        entries = [
+    def page(self, after: int, upto: int, intervals: list[Interval], limit: int, reader: Reader) -> Page:
+        everything = [
             e
             for e in self.between(max(after, self.floor), upto).entries
             if any(i.address == e.address and i.since < e.position <= i.until for i in intervals)
-        ][:limit]
+        ]
         gap = Gap(after, self.floor, "retention") if self.floor > after else None
-        return Page(entries, entries[-1].position if len(entries) == limit else upto, gap)
+        standing = [e for e in everything if reader.may_get(e, self.recalled)]
+        newest = {(e.address, e.collapse_key): e for e in standing if e.collapse_key is not None}
+        looked_at = everything[:limit]
+        entries = [e for e in looked_at if e in standing and newest.get((e.address, e.collapse_key), e) is e]
+        return Page(entries, looked_at[-1].position if len(looked_at) == limit else upto, gap)
 
     def session(self, user: str, device: str, after: int | None, base: int) -> Session:
         self.first_seen.setdefault(user, self.head)
@@ -211,7 +233,10 @@ class Steps:
 class Sent(NamedTuple):
     frame: dict[str, Any]
     claims: Claims
-    """The token in force when it was written."""
+    """The token in force when it was written, and where the hub stood, and when."""
+    hub: int
+    now: float
+    replayed: bool
 
 
 class Wire:
@@ -261,11 +286,15 @@ class Wire:
         while (end := whole + self.size_of_first(data[whole:])) <= len(data):
             whole = end
         self.part = data[whole:]
-        self.sent += [Sent(frame, self.socket.claims) for frame in self.frames_in(data[:whole])]
+        edge, replayed = self.socket.gateway, self.socket.state is State.CATCHING_UP
+        self.sent += [
+            Sent(frame, self.socket.claims, edge.hub.position, edge.follower.now, replayed)
+            for frame in self.frames_in(data[:whole])
+        ]
 
     def read(self, frames: int, *, acks: bool) -> None:
         """Let the client take the next frames and answer pings; ``acks``: it says what it is done with."""
-        for frame, _ in self.sent[self.taken : self.taken + frames]:
+        for frame, *_ in self.sent[self.taken : self.taken + frames]:
             self.taken += 1
             if not self.socket.manual:
                 self.handled = self.taken
@@ -354,6 +383,7 @@ class Following:
     """The follower without its tasks: it is told what arrives, and when to read."""
 
     trusted = True
+    now = 0.0
 
     def __init__(self, model: Model, hub: Hub) -> None:
         self.model = model
@@ -391,7 +421,8 @@ class ModelReplay(Replay):
 
     async def page_from_log(self, connection: Connection, after: int, limit: int) -> Page | None:
         await turn()  # others read just now
-        page = self._model.page(after, self.hub.position, connection.intervals(), limit)
+        reader = self._reader(connection)
+        page = self._model.page(after, self.hub.position, connection.intervals(), limit, reader)
         await turn()  # it is on its way, and meanwhile things happen
         return page.within(PAGE_BYTES)
 
@@ -538,12 +569,15 @@ def check_order(model: Model, socket: Socket) -> None:
     them that should have come before.
     """
     reached = socket.start or 0
-    for frame, claims in socket.pipe.sent:
+    for frame, claims, hub, now, replayed in socket.pipe.sent:
         if frame["type"] in FRAMES.values():
             entry = model.log[frame["position"]]
             assert entry.position > reached
             assert frame["type"] == FRAMES[entry.kind]
             assert model.is_due(entry, socket.user, socket.device, claims)
+            if replayed:
+                assert entry.expires_at is None or entry.expires_at > now
+                assert model.recalled.get(entry.position, FOREVER) > hub
             reached = entry.position
         else:
             assert place(frame) >= reached
@@ -552,12 +586,20 @@ def check_order(model: Model, socket: Socket) -> None:
 
 def check_all_is_there(model: Model, socket: Socket, upto: int) -> None:
     """The client is done with all that was due up to here: it will not be sent again."""
-    done = [frame for frame, _ in socket.pipe.sent[: socket.pipe.handled]]
+    done = [frame for frame, *_ in socket.pipe.sent[: socket.pipe.handled]]
     positions = {frame["position"] for frame in done if frame["type"] in FRAMES.values()}
     gaps = [(frame["from"], frame["to"]) for frame in done if frame["type"] == "gap"]
     assert all(to <= model.floor for _, to in gaps)
     for entry in model.between(socket.start, upto).entries:
         tokens = socket.tokens_from(entry.position)
+        if entry.position in model.recalled or (entry.expires_at or FOREVER) <= socket.gateway.follower.now:
+            continue
+        if any(
+            (newer.address, newer.collapse_key) == (entry.address, entry.collapse_key or "")
+            and any(model.is_due(newer, socket.user, socket.device, claims) for claims in tokens)
+            for newer in model.between(entry.position, socket.gateway.hub.position).entries
+        ):
+            continue
         if all(model.is_due(entry, socket.user, socket.device, claims) for claims in tokens):
             assert entry.position in positions or any(a < entry.position <= to for a, to in gaps)
 
@@ -583,8 +625,24 @@ class Story:
     def publish(self, draw: Random) -> object:
         self.model.head += draw.choice([0, 0, 0, 2])  # a rolled-back group leaves a gap
         for _ in range(draw.randint(1, 5)):
-            self.model.append(draw.choice(ADDRESSES), data=draw.choice(DATA), exclude=draw.choice(EXCLUDED))
+            lifetime = draw.choice(LIFETIMES)
+            self.model.append(
+                draw.choice(ADDRESSES), data=draw.choice(DATA), exclude=draw.choice(EXCLUDED),
+                expires_at=None if lifetime is None else self.edge.follower.now + lifetime,
+                collapse_key=draw.choice(KEYS),
+            )  # fmt: skip
         return self.model.head
+
+    def recall(self, draw: Random) -> object:
+        standing = [e.position for e in self.model.log.values() if e.kind == "event"][-20:]
+        position = draw.choice(standing) if standing else 0
+        if position and position not in self.model.recalled:
+            self.model.recall(position)
+        return position
+
+    def time_passes(self, draw: Random) -> object:
+        self.edge.follower.now += draw.randint(1, 5)
+        return self.edge.follower.now
 
     def move(self, draw: Random) -> object:
         user, room, source = draw.choice(["alice", "bob"]), draw.choice(ROOMS), draw.choice(["api", "client"])
@@ -670,7 +728,7 @@ class Story:
     LIKELIHOOD: ClassVar = {
         publish: 5, move: 4, mark_read: 1, a_group_arrives: 5, what_is_missing_is_read: 3, connect: 4,
         proceed: 8, read: 7, pages_come_nearer: 3, refresh: 3, disconnect: 1,
-        disconnect_through_the_log: 0.5, heartbeat: 2, retain: 0.5,
+        disconnect_through_the_log: 0.5, heartbeat: 2, retain: 0.5, recall: 2, time_passes: 1,
     }  # fmt: skip
 
 
@@ -743,13 +801,24 @@ def joins_at_the_end_of_a_group(patch: pytest.MonkeyPatch) -> None:
 
 
 def replays_what_was_withheld(patch: pytest.MonkeyPatch) -> None:
-    withheld = Connection.write_page
+    patch.setattr(replay_module, "still_due", lambda entries, reader, recalled: entries)
 
-    def careless(self: Connection, page: Page) -> None:
-        plain = [msgspec.structs.replace(entry, exclude=()) for entry in page.entries]
-        withheld(self, page._replace(entries=plain))
 
-    patch.setattr(Connection, "write_page", careless)
+def writes_what_was_taken_back_since_it_was_read(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        replay_module, "still_due", lambda entries, reader, recalled: still_due(entries, reader, ())
+    )
+
+
+def writes_what_has_expired_since_it_was_read(patch: pytest.MonkeyPatch) -> None:
+    def timeless(entries: list[Entry], reader: Reader, recalled: Container[int]) -> Sequence[Entry]:
+        return still_due(entries, reader._replace(now=0), recalled)
+
+    patch.setattr(replay_module, "still_due", timeless)
+
+
+def forgets_recalls_that_a_page_may_have_missed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Recent, "recalls_after", property(lambda self: 0, lambda self, _: None), raising=False)
 
 
 def writes_a_page_that_was_read_by_another_token(patch: pytest.MonkeyPatch) -> None:
@@ -770,6 +839,9 @@ def writes_a_page_that_begins_elsewhere(patch: pytest.MonkeyPatch) -> None:
     forgets_what_the_socket_did_not_take,
     joins_at_the_end_of_a_group,
     replays_what_was_withheld,
+    writes_what_was_taken_back_since_it_was_read,
+    writes_what_has_expired_since_it_was_read,
+    forgets_recalls_that_a_page_may_have_missed,
     writes_a_page_that_was_read_by_another_token,
     writes_a_page_that_begins_elsewhere,
 ])  # fmt: skip
@@ -931,7 +1003,7 @@ def test_it_stays_behind_until_the_hub_has_reached_what_its_session_knows() -> N
     edge.follower.read(10)
     edge.proceed(socket)
     assert socket.state is State.LIVE
-    assert [frame["type"] for frame, _ in socket.pipe.sent] == [
+    assert [frame["type"] for frame, *_ in socket.pipe.sent] == [
         "joined_room", "event", "left_room", "ping", "live",
     ]  # fmt: skip
     edge.end()
@@ -942,7 +1014,7 @@ def test_some_are_asked_at_a_time_in_turn_and_nobody_twice_before_an_answer() ->
     phones = [begun(edge, device=f"phone{n}") for n in range(3)]
 
     def asked() -> list[int]:
-        return [sum(frame["type"] == "ping" for frame, _ in phone.pipe.sent) for phone in phones]
+        return [sum(frame["type"] == "ping" for frame, *_ in phone.pipe.sent) for phone in phones]
 
     edge.model.append("user:alice")
     edge.follower.read(10)
@@ -991,7 +1063,7 @@ def test_no_cursor_follows_over_a_gap_that_was_only_sent() -> None:
     socket = begun(edge, manual=True, after=0)
     while socket.state is not State.LIVE:
         edge.proceed(socket)
-    assert [frame["type"] for frame, _ in socket.pipe.sent] == ["gap", "ping", "live"]
+    assert [frame["type"] for frame, *_ in socket.pipe.sent] == ["gap", "ping", "live"]
     edge.heartbeat()
     assert socket.acked == 0
     edge.end()
@@ -1008,7 +1080,7 @@ def test_a_page_on_its_way_is_not_written_to_a_token_that_does_not_grant_it() ->
     edge.refresh(socket, Claims(user="alice", expires_at=0))
     while socket.state is not State.LIVE:
         edge.proceed(socket)
-    assert [frame["type"] for frame, _ in socket.pipe.sent] == ["joined_room", "ping", "live"]
+    assert [frame["type"] for frame, *_ in socket.pipe.sent] == ["joined_room", "ping", "live"]
     edge.end()
 
 
@@ -1023,7 +1095,7 @@ def replayed_from_the_log(events: int) -> tuple[Edge, Socket]:
 
 
 def positions(socket: Socket) -> list[int]:
-    return [frame["position"] for frame, _ in socket.pipe.sent if frame["type"] == "event"]
+    return [frame["position"] for frame, *_ in socket.pipe.sent if frame["type"] == "event"]
 
 
 def test_the_next_page_is_read_while_one_is_written() -> None:

@@ -1,0 +1,42 @@
+"""Taking an event back."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel
+
+from service.api.access import KeyFirst, Publisher
+from service.api.service import InService
+from service.domain.errors import NotFound, OutcomeUnknown
+from service.domain.recent import FOREVER
+from service.store import log
+
+router = APIRouter(tags=["events"], route_class=KeyFirst)
+
+APPLIED_WITHIN = 2.0
+"""Seconds that a recall waits for this instance to have applied it."""
+
+
+class Recalled(BaseModel):
+    """An event that was taken back; `position` is that of the entry that says so."""
+
+    position: int
+    recalled: int
+
+
+@router.delete("/v1/events/{position}", operation_id="recallEvent")
+async def recall(
+    position: Annotated[int, Path(ge=0, le=FOREVER)], key: Publisher, service: InService
+) -> Recalled:
+    """Take an event back: it is not replayed any more, and who is connected is told. Again is the same."""
+    async with service.database.connection() as connection:
+        address = await log.address_of(connection, position)
+        if address is None:
+            raise NotFound("there is no event at this position")
+        key.may_publish(address)
+        own = await log.recall(connection, service.follower.seen, position)
+    if own is None:
+        raise NotFound("there is no event at this position")
+    if not await service.follower.reached_within(own, APPLIED_WITHIN):
+        raise OutcomeUnknown("it is taken back, but this instance has yet to learn so: try again")
+    return Recalled(position=own, recalled=position)
