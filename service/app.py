@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import time
 from typing import Any, Final
@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import admin, events, operations, problems, rooms, tokens
+from service.api import admin, devices, events, operations, problems, receipts, rooms, tokens
 from service.api.middleware import RequestId
 from service.api.service import Service
 from service.auth.keys import Keyring
@@ -23,6 +23,7 @@ from service.auth.tokens import minter_from, verifier_from
 from service.domain.errors import TidingsError
 from service.domain.recent import Recent
 from service.domain.revocations import Revocations
+from service.domain.webhooks import signing_key
 from service.gateway.gateway import Gateway
 from service.observe.metrics import Metrics
 from service.settings import Settings, load
@@ -30,12 +31,15 @@ from service.store import log as store
 from service.store import schema
 from service.store.database import Database
 from service.stream.appender import Appender
+from service.stream.callbacks import Callbacks
 from service.stream.control import Control, KeyRecord
 from service.stream.cursors import Cursors
 from service.stream.duties import Duties
 from service.stream.follower import Follower
 from service.stream.hub import Hub
+from service.stream.receipts import Receipts
 from service.stream.sessions import Sessions
+from service.stream.webhook import Webhook
 
 log = logging.getLogger("tidings.app")
 
@@ -63,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url="/docs" if settings.dev else None,
         redoc_url=None,
     )
-    for part in (admin, rooms, tokens, operations):
+    for part in (admin, rooms, receipts, devices, tokens, operations):
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
     problems.install(app)
@@ -118,15 +122,15 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         keyring, revocations = _keyring(settings, start), Revocations()
         for revocation in start.revocations:
             revocations.add(revocation, time())
-        control = Control(revocations, keyring)
-        hub = Hub(start.head, Recent(start.head, settings.recent_bytes), control)
         cursors = Cursors(database, metrics)
+        control = Control(revocations, keyring, cursors)
+        hub = Hub(start.head, Recent(start.head, settings.recent_bytes), control)
         follower = Follower(database, hub, control, metrics, lineage=start.lineage)
         appender = Appender(
             database, metrics, committed=follower.offer, seen=lambda: follower.seen,
             timeout=settings.append_timeout, window=settings.id_window,
         )  # fmt: skip
-        sessions = Sessions(database, hub.recent, settings.max_devices_per_user)
+        sessions = Sessions(database, hub.recent, cursors, settings.max_devices_per_user)
         verifier = verifier_from(settings)
         stack.push_async_callback(verifier.aclose)
         gateway = Gateway(
@@ -139,10 +143,11 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         await _run_all(
             stack, follower.run(), appender.run(), sessions.run(), cursors.run(), duties.run(),
             gateway.pulse.beat(), gateway.pulse.ask(),
+            *_callbacks(settings, database, cursors, metrics, start.identity),
         )  # fmt: skip
         service = Service(
-            settings, instance, database, follower, appender, control, keyring, verifier,
-            minter_from(settings), metrics,
+            settings, instance, database, follower, appender, control, cursors,
+            Receipts(database, hub, cursors), keyring, verifier, minter_from(settings), metrics,
         )  # fmt: skip
 
         async def drain() -> None:
@@ -155,6 +160,18 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 log.warning("the drain was cut short: %s", error)
 
         yield {"service": service, "gateway": gateway, "drain": drain}
+
+
+def _callbacks(
+    settings: Settings, database: Database, cursors: Cursors, metrics: Metrics, identity: str
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield the work of calling back, where there is a URL for it."""
+    if settings.callback_url is not None and settings.callback_secret is not None:
+        webhook = Webhook(
+            settings.callback_url, signing_key(settings.callback_secret.get_secret_value()),
+            allow_private=settings.callback_allow_private,
+        )  # fmt: skip
+        yield Callbacks(database, cursors, webhook, metrics, identity=identity).run()
 
 
 async def _run_all(stack: AsyncExitStack, *work: Coroutine[Any, Any, None]) -> None:

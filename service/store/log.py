@@ -77,6 +77,13 @@ where address = $1 and kind = 'event' and position > $2 and position < $3
 order by position {{order}} limit $4
 """
 
+EVENT: Final = f"""
+select {_COLUMNS}, e.recalled, l.floor from tidings.log l
+left join tidings.events e on e.position = $1 and e.kind = 'event' and e.position > l.floor
+"""
+
+AT: Final = f"select {_COLUMNS} from tidings.events where position = any ($1::bigint[])"
+
 _names = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
@@ -164,6 +171,26 @@ async def room_events(
     statement = ROOM_EVENTS.format(order="desc" if newest else "asc")
     rows = await connection.fetch(statement, f"room:{room}", after, before, limit)
     return _entries(rows)
+
+
+class Found(NamedTuple):
+    """An event, None where there is none at its position, and the retention floor."""
+
+    entry: Entry | None
+    recalled: int | None
+    """Where it was taken back."""
+    floor: int
+
+
+async def event(connection: asyncpg.Connection, position: int) -> Found:
+    """Read one event."""
+    row = await one(connection, EVENT, position)
+    return Found(next(iter(_entries([row])), None), row["recalled"], row["floor"])
+
+
+async def at(connection: asyncpg.Connection, positions: Sequence[int]) -> list[Entry]:
+    """Read the entries at these positions, as far as they are held."""
+    return _entries(await connection.fetch(AT, positions))
 
 
 async def positions(

@@ -9,7 +9,7 @@ import asyncpg
 from service.domain.delivery import Membership, Session, Source
 from service.domain.recent import Interval
 
-OPEN: Final = "select * from tidings.open_sessions($1, $2, $3, $4, $5)"
+OPEN: Final = "select * from tidings.open_sessions($1, $2, $3, $4, $5, $6)"
 
 CHANGE: Final = "select * from tidings.change_members($1, $2, $3, $4, $5, $6)"
 
@@ -39,11 +39,15 @@ where user_id = $1 and until is null and room > $2 order by room limit $3
 
 
 class Wanted(NamedTuple):
-    """A device whose session is wanted, and the position that it asks to start after, if any."""
+    """A device whose session is wanted, and the position that it asks to start after, if any.
+
+    ``known`` is a cursor of it that the database does not know yet, or 0.
+    """
 
     user: str
     device: str
     after: int | None
+    known: int = 0
 
 
 class Change(NamedTuple):
@@ -63,8 +67,8 @@ async def open_sessions(
     ``base`` is where the instance's memory of the log begins. A device that is one too many for its
     user gets None and is not known.
     """
-    users, devices, afters = zip(*wanted, strict=True)
-    rows = await connection.fetch(OPEN, users, devices, afters, max_devices, base)
+    users, devices, afters, known = zip(*wanted, strict=True)
+    rows = await connection.fetch(OPEN, users, devices, afters, known, max_devices, base)
     return [_session(*row) for row in rows]
 
 

@@ -1,7 +1,7 @@
 """The tables, as SQLAlchemy knows them: for composed queries, and to hold the migrations against."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, INT8MULTIRANGE, TIMESTAMP
 
 metadata = sa.MetaData(schema="tidings")
 _instant = TIMESTAMP(timezone=True)
@@ -125,6 +125,7 @@ devices = sa.Table(
     sa.Column("start", sa.BigInteger, nullable=False),
     sa.Column("cursor", sa.BigInteger, nullable=False),
     sa.Column("seen_at", _instant, nullable=False, server_default=_now),
+    sa.Column("skipped", INT8MULTIRANGE),
     sa.Index("devices_by_age", "seen_at"),
     postgresql_with={"fillfactor": 80},
 )
@@ -146,6 +147,7 @@ memberships = sa.Table(
         postgresql_where=sa.text("until is null"),
     ),
     sa.Index("memberships_by_room", "room", "user_id", postgresql_where=sa.text("until is null")),
+    sa.Index("memberships_left", "room", "user_id", "until", postgresql_where=sa.text("until is not null")),
 )
 
 revocations = sa.Table(
