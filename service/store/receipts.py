@@ -89,7 +89,7 @@ where d.user_id = $2 and d.device = $3 and {_SAID} = 'received' limit 1
 STANDING: Final = f"""
 with e as ({_EVENTS})
 select e.position, count(d.device) as devices,
-       coalesce(bool_or({_SAID} in ('received', 'unknown collapsed')), false) as received,
+       count(d.device) filter (where {_SAID} in ('received', 'unknown collapsed')) > 0 as received,
        coalesce({read_by("substr(e.address, 6)")}, false) as read
 from e left join lateral ({_DEVICES}) d on true
 where not e.recalled and not e.expired group by e.position, e.address
