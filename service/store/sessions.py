@@ -13,10 +13,14 @@ OPEN: Final = "select * from tidings.open_sessions($1, $2, $3, $4, $5, $6)"
 
 CHANGE: Final = "select * from tidings.change_members($1, $2, $3, $4, $5, $6)"
 
-# Cursors are written behind: losing the last second of them costs duplicates, never an event.
+# Cursors are written behind: losing the last second of them costs duplicates, never an event. When a device
+# was seen is indexed, so a row whose time moves is no heap-only tuple: once a minute is enough.
 MOVE: Final = """
 with unsynced as materialized (select set_config('synchronous_commit', 'off', true))
-update tidings.devices d set cursor = greatest(d.cursor, m.cursor), seen_at = clock_timestamp()
+update tidings.devices d
+set cursor = greatest(d.cursor, m.cursor),
+    seen_at = case when d.seen_at < clock_timestamp() - interval '1 minute' then clock_timestamp()
+                   else d.seen_at end
 from unsynced, unnest($1::text[], $2::text[], $3::bigint[]) as m(user_id, device, cursor)
 where d.user_id = m.user_id and d.device = m.device
 """
