@@ -58,6 +58,8 @@ class Receipts:
         At most ``MAX_SECONDS``, counted from now: call it as soon as they are committed.
         """
         begun = asyncio.get_running_loop().time()
+        if not positions:
+            return First(None, 0.0)
         if len(self._waiting) >= MAX_WAITING:
             return First(None, 0.0, waited=False)
         waiting = _Waiting(positions)

@@ -4,11 +4,22 @@ import asyncio
 import base64
 import json
 import logging
+import re
+import socket
+import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 
 import asyncpg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from standardwebhooks import Webhook as Verifier
 
 from service.domain import webhooks
@@ -26,7 +37,8 @@ SECRET = "whsec_" + base64.b64encode(KEY).decode()
 class Receiver:
     """Takes every POST, believes its signature or fails, and answers with what it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.calls: list[dict[str, Any]] = []
         self.heads: list[dict[str, str]] = []
         self.answers: list[str] = []
@@ -37,7 +49,7 @@ class Receiver:
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -334,6 +346,89 @@ async def test_the_address_that_was_looked_at_is_the_one_that_is_called(
     assert receiver.heads[0]["host"] == f"rebinding.test:{receiver.port}"
 
 
+@pytest.mark.parametrize(("name", "ok"), [("hooks.test", True), ("others.test", False)])
+async def test_tls_is_checked_against_the_name_and_not_the_address(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    ok: bool,  # noqa: FBT001 - a row of a table
+) -> None:
+    certificate = _certificate(tmp_path, "hooks.test")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setattr(type(asyncio.get_running_loop()), "getaddrinfo", _here, raising=False)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    asked = []
+    tls.sni_callback = lambda _socket, asked_for, _context: asked.append(asked_for)
+    async with (
+        Receiver(tls) as receiver,
+        Webhook(f"https://{name}:{receiver.port}/", KEY, allow_private=True) as hook,
+    ):
+        answer = await hook.post("id", b"{}")
+        assert answer.ok == ok, answer
+        assert ok or "certificate" in answer.told
+    assert asked == [name]
+    assert len(receiver.calls) == ok
+
+
+async def _here(self: object, host: str, port: int, **_: object) -> list[Any]:
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+
+def _certificate(folder: Path, name: str) -> Path:
+    """Return a file with a key and a certificate that is its own authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(who)
+        .issuer_name(who)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file = folder / "tls.pem"
+    file.write_bytes(private + certificate.public_bytes(Encoding.PEM))
+    return file
+
+
 async def test_a_name_that_leads_nowhere_is_an_answer_too() -> None:
     async with Webhook("http://nowhere.invalid/", KEY, allow_private=True) as hook:
         assert (await hook.post("id", b"{}")).status is None
+
+
+async def test_the_receiver_of_the_how_to_works(
+    start: Start, db: asyncpg.Connection, tmp_path: Path, receiver: Receiver
+) -> None:
+    page = Path(__file__).parents[2] / "docs/how-to/fall-back-to-mail-or-push.md"
+    [code] = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "receiver.py").write_text(code)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(tmp_path / "receiver.py"), stdout=asyncio.subprocess.PIPE,
+        env={"PORT": str(port), "TIDINGS_CALLBACK_SECRET": SECRET},
+    )  # fmt: skip
+    try:
+        url = f"http://127.0.0.1:{port}/"
+        forged = Webhook(url, bytes(32), allow_private=True)
+
+        async def refused() -> bool:
+            return (await forged.post("id", b"{}")).status == 401
+
+        async with forged:
+            await eventually(refused)
+        server = await start(**receiver.settings | {"callback_url": url})
+        await watched(server)
+        await eventually(lambda: settled(db))
+        assert process.stdout is not None
+        line = await process.stdout.readline()
+        assert line == b'push to alice: order.shipped {"order": 17}\n'
+    finally:
+        process.terminate()
+        await process.communicate()

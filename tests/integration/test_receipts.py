@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import asyncpg
+import httpx
 import pytest
 
 from service.domain.events import Draft, Unit
@@ -459,9 +460,40 @@ async def test_a_rooms_first_receipt(server: Server) -> None:
         assert (await first(server, {"room:r": position})).after < 1  # known already
 
 
+async def test_a_post_waits_for_the_first_receipt(server: Server) -> None:
+    async def post(wait: Any, path: str = "/v1/events", **more: Any) -> httpx.Response:
+        event = {"to": ["user:bob", "user:alice"], "type": "t", **more}
+        return await server.http.post(path, params={"wait": wait}, json=event)
+
+    async with await server.live("alice", device="phone"):
+        answer = await post(5, id="mine")
+        assert answer.status_code == 202
+        received = answer.json()["received"]
+        position = answer.json()["events"][1]["position"]
+        assert (received["user"], received["device"], received["position"]) == ("alice", "phone", position)
+        assert 0 <= received["after_ms"] < 5000
+        again = await post(5, id="mine")
+        assert again.headers["idempotent-replayed"] == "true"
+        assert again.json()["received"]["position"] == position
+    answer = await post(0.1)
+    assert answer.json()["received"] is None
+    assert "waited" not in answer.json()
+    assert len(answer.json()["events"]) == 2
+    for wrong in ("0", "-1", "30.1", "nan", "inf", "x", ""):
+        answer = await post(wrong)
+        assert answer.json()["errors"][0]["pointer"] == "#/wait", wrong
+    assert (await post(1, "/v1/events/batch")).json()["code"] == "invalid"
+    answer = await server.http.post("/v1/events", json={"to": "user:alice", "type": "t"})
+    assert answer.json().keys() == {"events"}
+
+
 async def test_who_waits_is_counted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receipts, "MAX_WAITING", 2)
     position = await server.publish("user:alice")
     waiting = [asyncio.create_task(first(server, {"user:alice": position}, 0.5)) for _ in range(3)]
     assert [found.waited for found in await asyncio.gather(*waiting)] == [True, True, False]
     assert (await first(server, {"user:alice": position}, 0.01)).waited
+    monkeypatch.setattr(receipts, "MAX_WAITING", 0)
+    body = {"to": "user:alice", "type": "t"}
+    answer = (await server.http.post("/v1/events", params={"wait": 5}, json=body)).json()
+    assert (answer["received"], answer["waited"]) == (None, False)
