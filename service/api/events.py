@@ -16,6 +16,7 @@ from service.api.ingest import (
     answer,
     answer_with_originals,
 )  # fmt: skip
+from service.api.receipts import seconds_to_wait, with_first_receipt
 from service.api.service import service_of
 
 
@@ -23,13 +24,18 @@ async def publish(request: Request) -> Response:
     """Append what the body says, and tell where it stands."""
     service = service_of(request)
     key = key_with(request, service, "publish")
+    wait = seconds_to_wait(request)
     body = await read_body(request, service.settings.max_body)
     units = READERS[request.scope["path"]](body, key, service.settings.max_data)
     outcomes = await service.appender.submit(units)
     if any(outcome.replayed for outcome in outcomes):
         told = await answer_with_originals(service.database, units, outcomes)
-        return Response(told, 202, {"Idempotent-Replayed": "true"}, "application/json")
-    return Response(answer(units, outcomes), 202, media_type="application/json")
+        headers = {"Idempotent-Replayed": "true"}
+    else:
+        told, headers = answer(units, outcomes), {}
+    if wait is not None:
+        told = await with_first_receipt(service, told, wait)
+    return Response(told, 202, headers, "application/json")
 
 
 class PlainRoute(Route):
