@@ -61,7 +61,7 @@ def _shown(shape: type[_Event], entry: Entry) -> _Event:
     return shape(entry.position, entry.event_id, entry.address, entry.type, data, entry.time, entry.sender)
 
 
-class _EventDetail(_Event, omit_defaults=True, gc=False):
+class _EventDetail(_Event, gc=False):
     """The same with what else is known of it."""
 
     recalled: int | None = None
