@@ -59,7 +59,7 @@ class Webhook:
                 return await self._post(message_id, body)
         except TimeoutError:
             return Answer(None, f"no answer within {TIMEOUT:.0f} s")
-        except (httpx.HTTPError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - what others send must not end the service
             return Answer(None, f"{type(error).__name__}: {error}")
 
     async def _post(self, message_id: str, body: bytes) -> Answer:

@@ -187,7 +187,7 @@ async def test_a_call_that_is_not_taken_is_made_again_with_the_same_id(
     start: Start, receiver: Receiver, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "DELAYS", (0.05, 0.05, 0.05, 0.05))
-    receiver.answers = ["500 Oh", "302 Found\r\nLocation: /elsewhere", "404 Not Found"]
+    receiver.answers = ["500 Oh", "307 Temporary Redirect\r\nLocation: /elsewhere", "404 Not Found"]
     server = await start(**receiver.settings)
     await watched(server)
     await eventually(lambda: settled(db))
