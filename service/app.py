@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import time
 from typing import Any, Final
@@ -19,12 +19,14 @@ from service.api import (
     acks,
     admin,
     audit,
+    devices,
     events,
     inbox,
     keys,
     operations,
     problems,
     recalls,
+    receipts,
     rooms,
     tokens,
     users,
@@ -39,6 +41,7 @@ from service.domain.publication import Rules
 from service.domain.recent import Recent
 from service.domain.retention import Keep
 from service.domain.revocations import Revocations
+from service.domain.webhooks import signing_key
 from service.gateway.gateway import Gateway
 from service.observe.metrics import Metrics
 from service.settings import Settings, load
@@ -46,6 +49,7 @@ from service.store import log as store
 from service.store import schema
 from service.store.database import Database
 from service.stream.appender import Appender
+from service.stream.callbacks import Callbacks
 from service.stream.control import Control, KeyRecord
 from service.stream.cursors import Cursors
 from service.stream.duties import Duties
@@ -53,8 +57,10 @@ from service.stream.erasures import Erasures
 from service.stream.follower import Follower
 from service.stream.hub import Hub
 from service.stream.limits import Limits
+from service.stream.receipts import Receipts
 from service.stream.retention import Retention
 from service.stream.sessions import Sessions
+from service.stream.webhook import Webhook
 
 log = logging.getLogger("tidings.app")
 
@@ -83,7 +89,20 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     # A user's id may have slashes in it: what stands below a user is asked for before the user.
-    for part in (admin, keys, audit, recalls, rooms, inbox, acks, tokens, operations, users):
+    for part in (
+        admin,
+        keys,
+        audit,
+        receipts,
+        recalls,
+        rooms,
+        inbox,
+        acks,
+        devices,
+        tokens,
+        operations,
+        users,
+    ):
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
     problems.install(app)
@@ -146,9 +165,9 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         keyring, revocations = _keyring(settings, start), Revocations()
         for revocation in start.revocations:
             revocations.add(revocation, time())
-        control = Control(revocations, keyring)
-        hub = Hub(start.head, Recent(start.head, settings.recent_bytes), control)
         cursors = Cursors(database, metrics)
+        control = Control(revocations, keyring, cursors)
+        hub = Hub(start.head, Recent(start.head, settings.recent_bytes), control)
         follower = Follower(
             database, hub, control, metrics, lineage=start.lineage, ahead=start.now - asked
         )  # fmt: skip
@@ -159,7 +178,7 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         limits = Limits(
             keyring, key=limit_of(settings.key_rate), user=limit_of(settings.user_rate, settings.user_burst)
         )
-        sessions = Sessions(database, hub.recent, settings.max_devices_per_user)
+        sessions = Sessions(database, hub.recent, cursors, settings.max_devices_per_user)
         verifier = verifier_from(settings)
         stack.push_async_callback(verifier.aclose)
         gateway = Gateway(
@@ -175,11 +194,13 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         await _run_all(
             stack, follower.run(), appender.run(), sessions.run(), cursors.run(), duties.run(),
             retention.run(), erasures.run(), gateway.pulse.beat(), gateway.pulse.ask(),
+            *_callbacks(settings, database, cursors, metrics, start.identity),
         )  # fmt: skip
-        rules = Rules(settings.max_data, settings.schedule_horizon, callbacks=False)
+        callbacks = settings.callback_url is not None
+        rules = Rules(settings.max_data, settings.schedule_horizon, callbacks=callbacks)
         service = Service(
-            settings, rules, instance, database, follower, appender, control, keyring, verifier,
-            minter_from(settings), limits, metrics,
+            settings, rules, instance, database, follower, appender, control, cursors,
+            Receipts(database, hub, cursors), keyring, verifier, minter_from(settings), limits, metrics,
         )  # fmt: skip
 
         async def drain() -> None:
@@ -193,6 +214,18 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 log.warning("the drain was cut short: %s", error)
 
         yield {"service": service, "gateway": gateway, "drain": drain}
+
+
+def _callbacks(
+    settings: Settings, database: Database, cursors: Cursors, metrics: Metrics, identity: str
+) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield the work of calling back, where there is a URL for it."""
+    if settings.callback_url is not None and settings.callback_secret is not None:
+        webhook = Webhook(
+            settings.callback_url, signing_key(settings.callback_secret.get_secret_value()),
+            allow_private=settings.callback_allow_private,
+        )  # fmt: skip
+        yield Callbacks(database, cursors, webhook, metrics, identity=identity).run()
 
 
 async def _run_all(stack: AsyncExitStack, *work: Coroutine[Any, Any, None]) -> None:

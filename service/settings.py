@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.domain.errors import TidingsError
+from service.domain.webhooks import signing_key
 
 PREFIX: Final = "TIDINGS_"
 HMAC: Final = ("HS256", "HS384", "HS512")
@@ -106,6 +107,11 @@ class Settings(BaseSettings):
     schedule_horizon: PositiveFloat = 90 * 86400.0
     audit_retention: PositiveFloat = 400 * 86400.0
 
+    # Who is told of what nobody has received
+    callback_url: str | None = None
+    callback_secret: SecretStr | None = None
+    callback_allow_private: bool = False
+
     # What is told
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "human", "json"] = "auto"
@@ -185,6 +191,21 @@ class Settings(BaseSettings):
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(_origin, value))
 
+    @field_validator("callback_url")
+    @classmethod
+    def _callback(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "https://unset")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+            raise ValueError("must be an https:// URL without a user")
+        return value
+
+    @field_validator("callback_secret")
+    @classmethod
+    def _callback_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            signing_key(value.get_secret_value())
+        return value
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _level(cls, value: object) -> object:
@@ -238,6 +259,19 @@ class Settings(BaseSettings):
         if 0 < self.retention < self.id_window:
             # A repeated id is answered with the original, which has to be there.
             problems.append("TIDINGS_RETENTION: must not be less than TIDINGS_ID_WINDOW")
+        return problems + self._callback_problems()
+
+    def _callback_problems(self) -> list[str]:
+        problems = []
+        if (self.callback_url is None) != (self.callback_secret is None):
+            missing = "SECRET" if self.callback_secret is None else "URL"
+            problems.append(f"TIDINGS_CALLBACK_{missing}: TIDINGS_CALLBACK_URL and its secret go together")
+        if (
+            self.callback_url
+            and not self.callback_url.startswith("https:")
+            and not self.callback_allow_private
+        ):
+            problems.append("TIDINGS_CALLBACK_URL: must be https://, without TIDINGS_CALLBACK_ALLOW_PRIVATE")
         return problems
 
     def check_complete(self) -> None:
@@ -254,7 +288,7 @@ class Settings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Return the values that no log line may show."""
-        hidden = (self.jwt_secret, self.admin_key, self.database_url)
+        hidden = (self.jwt_secret, self.admin_key, self.database_url, self.callback_secret)
         return [value.get_secret_value() for value in hidden if value is not None]
 
 

@@ -10,6 +10,7 @@ from starlette.types import Scope
 
 from service.api.access import key_with, read_body
 from service.api.ingest import PATHS, answer, has_original, originals_of, pass_on, read_post, submit
+from service.api.receipts import seconds_to_wait, with_first_receipt
 from service.api.service import service_of
 from service.domain.publication import MAX_ADDRESSES, MAX_EVENTS, MAX_EXCLUDED
 
@@ -18,6 +19,7 @@ async def publish(request: Request) -> Response:
     """Append what the body says, and tell where it stands."""
     service = service_of(request)
     key = key_with(request, service, "publish")
+    wait = seconds_to_wait(request)
     body = await read_body(request, service.settings.max_body)
     post = read_post(request.scope["path"], body, key, service.rules, time(), request.headers)
     request.state.standings = service.limits.charge_key(key, post.units, len(post.ephemeral))
@@ -26,7 +28,8 @@ async def publish(request: Request) -> Response:
     pass_on(service.follower.hub, post, outcomes)
     again = any(map(has_original, outcomes))
     told = answer(post, outcomes, await originals_of(service.database, outcomes) if again else ())
-    return Response(told.body, told.status, REPLAYED if told.replayed else None, "application/json")
+    shown = told.body if wait is None else await with_first_receipt(service, told.body, wait)
+    return Response(shown, told.status, REPLAYED if told.replayed else None, "application/json")
 
 
 class PlainRoute(Route):

@@ -30,10 +30,10 @@ async def recall(
 ) -> Recalled:
     """Take an event back: it is not replayed any more, and who is connected is told. Again is the same."""
     async with service.database.connection() as connection:
-        address = await log.address_of(connection, position)
-        if address is None:
+        found = await log.event(connection, position)
+        if found.entry is None:
             raise NotFound("there is no event at this position")
-        key.may_publish(address)
+        key.may_publish(found.entry.address)
         own = await log.recall(connection, service.follower.seen, position)
     if own is None:
         raise NotFound("there is no event at this position")

@@ -13,8 +13,10 @@ from service.settings import Settings
 from service.store.database import Database
 from service.stream.appender import Appender
 from service.stream.control import Control
+from service.stream.cursors import Cursors
 from service.stream.follower import Follower
 from service.stream.limits import Limits
+from service.stream.receipts import Receipts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Service:
     follower: Follower
     appender: Appender
     control: Control
+    cursors: Cursors
+    receipts: Receipts
     keyring: Keyring
     verifier: TokenVerifier
     minter: TokenMinter | None

@@ -16,7 +16,7 @@ MAX_UNIT_BYTES: Final = 8 * 1024 * 1024
 
 Kind = Literal[
     "event", "recalled", "read", "joined", "left",
-    "revoked", "lifted", "disconnect", "key", "key_deleted", "erased",
+    "revoked", "lifted", "disconnect", "forgotten", "key", "key_deleted", "erased",
 ]  # fmt: skip
 
 DELIVERED: Final = frozenset[Kind]({"event", "recalled", "read"})

@@ -107,6 +107,21 @@ def ephemeral_frame(
     return _text(_EphemeralFrame(to, about, msgspec.Raw(data), time, event_id, sender, ephemeral=True))
 
 
+class _EventDetail(_Event, gc=False):
+    """The same with what else is known of it."""
+
+    recalled: int | None = None
+    expires_at: str | None = None
+    collapse_key: str | None = None
+
+
+def event_detail(entry: Entry, recalled: int | None, expires_at: str | None) -> bytes:
+    """Return one event as pages show it, and what pages need not say."""
+    shown = _shown(_EventDetail, entry)
+    fields = {"recalled": recalled, "expires_at": expires_at, "collapse_key": entry.collapse_key}
+    return _text(msgspec.structs.replace(shown, **fields))
+
+
 def gap_frame(gap: Gap) -> bytes:
     """Return the frame that says what cannot be had."""
     return _text({"type": "gap", "from": gap.after, "to": gap.upto, "reason": gap.reason})

@@ -98,6 +98,12 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self.callbacks = Counter(
+            "tidings_callbacks",
+            "Calls to the producers' URL, by what became of them",
+            ["outcome"],  # called, put_off, given_up
+            registry=registry,
+        )
         self.pool_in_use = Gauge(
             "tidings_pool_in_use",
             "Database connections in use",

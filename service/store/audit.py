@@ -17,7 +17,7 @@ from service.store.tables import audit
 
 Action = Literal[
     "token.revoke", "revocation.lift", "connection.disconnect",
-    "key.create", "key.rotate", "key.delete", "user.erase", "log.prune",
+    "key.create", "key.rotate", "key.delete", "device.forget", "user.erase", "log.prune",
 ]  # fmt: skip
 
 RECORD: Final = """

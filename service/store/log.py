@@ -112,10 +112,12 @@ where (address, position) > ($1, greatest($2, (select l.floor from tidings.log l
 order by address {{order}}, position {{order}} limit $4
 """
 
-EVENT: Final = """
-select e.address from tidings.events e cross join tidings.log l
-where e.position = $1 and e.kind = 'event' and e.position > l.floor
+EVENT: Final = f"""
+select {COLUMNS}, e.recalled, l.floor from tidings.log l
+left join tidings.events e on e.position = $1 and e.kind = 'event' and e.position > l.floor
 """
+
+AT: Final = f"select {COLUMNS} from tidings.events where position = any ($1::bigint[])"
 
 _names = msgspec.json.Decoder(tuple[str, ...]).decode
 
@@ -244,10 +246,24 @@ async def originals(connection: asyncpg.Connection, outcomes: Sequence[Outcome])
     return found
 
 
-async def address_of(connection: asyncpg.Connection, position: int) -> str | None:
-    """Return the address of the event at a position; None where there is none, or no longer."""
-    address: str | None = await connection.fetchval(EVENT, position)
-    return address
+class Found(NamedTuple):
+    """An event, None where there is none at its position, and the retention floor."""
+
+    entry: Entry | None
+    recalled: int | None
+    """Where it was taken back."""
+    floor: int
+
+
+async def event(connection: asyncpg.Connection, position: int) -> Found:
+    """Read one event."""
+    row = await one(connection, EVENT, position)
+    return Found(next(iter(entries_of([row])), None), row["recalled"], row["floor"])
+
+
+async def at(connection: asyncpg.Connection, positions: Sequence[int]) -> list[Entry]:
+    """Read the entries at these positions, as far as they are held."""
+    return entries_of(await connection.fetch(AT, positions))
 
 
 async def recall(connection: asyncpg.Connection, seen: int, position: int) -> int | None:

@@ -9,14 +9,18 @@ import asyncpg
 from service.domain.delivery import Membership, Session, Source
 from service.domain.recent import Interval
 
-OPEN: Final = "select * from tidings.open_sessions($1, $2, $3, $4, $5)"
+OPEN: Final = "select * from tidings.open_sessions($1, $2, $3, $4, $5, $6)"
 
 CHANGE: Final = "select * from tidings.change_members($1, $2, $3, $4, $5, $6)"
 
-# Cursors are written behind: losing the last second of them costs duplicates, never an event.
+# Cursors are written behind: losing the last second of them costs duplicates, never an event. When a device
+# was seen is indexed, so a row whose time moves is no heap-only tuple: once a minute is enough.
 MOVE: Final = """
 with unsynced as materialized (select set_config('synchronous_commit', 'off', true))
-update tidings.devices d set cursor = greatest(d.cursor, m.cursor), seen_at = clock_timestamp()
+update tidings.devices d
+set cursor = greatest(d.cursor, m.cursor),
+    seen_at = case when d.seen_at < clock_timestamp() - interval '1 minute' then clock_timestamp()
+                   else d.seen_at end
 from unsynced, unnest($1::text[], $2::text[], $3::bigint[]) as m(user_id, device, cursor)
 where d.user_id = m.user_id and d.device = m.device
 """
@@ -46,11 +50,15 @@ where user_id = $1 and until is null and room > $2 order by room limit $3
 
 
 class Wanted(NamedTuple):
-    """A device whose session is wanted, and the position that it asks to start after, if any."""
+    """A device whose session is wanted, and the position that it asks to start after, if any.
+
+    ``known`` is a cursor of it that the database does not know yet, or 0.
+    """
 
     user: str
     device: str
     after: int | None
+    known: int = 0
 
 
 class Change(NamedTuple):
@@ -70,8 +78,8 @@ async def open_sessions(
     ``base`` is where the instance's memory of the log begins. A device that is one too many for its
     user gets None and is not known.
     """
-    users, devices, afters = zip(*wanted, strict=True)
-    rows = await connection.fetch(OPEN, users, devices, afters, max_devices, base)
+    users, devices, afters, known = zip(*wanted, strict=True)
+    rows = await connection.fetch(OPEN, users, devices, afters, known, max_devices, base)
     return [_session(*row) for row in rows]
 
 

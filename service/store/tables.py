@@ -125,6 +125,7 @@ devices = sa.Table(
     sa.Column("start", sa.BigInteger, nullable=False),
     sa.Column("cursor", sa.BigInteger, nullable=False),
     sa.Column("seen_at", _instant, nullable=False, server_default=_now),
+    sa.Column("skipped", INT8MULTIRANGE),
     sa.Index("devices_by_age", "seen_at"),
     postgresql_with={"fillfactor": 80},
 )
@@ -146,6 +147,7 @@ memberships = sa.Table(
         postgresql_where=sa.text("until is null"),
     ),
     sa.Index("memberships_by_room", "room", "user_id", postgresql_where=sa.text("until is null")),
+    sa.Index("memberships_left", "room", "user_id", "until", postgresql_where=sa.text("until is not null")),
 )
 
 reads = sa.Table(

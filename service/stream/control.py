@@ -15,6 +15,7 @@ from service.domain.addresses import Patterns
 from service.domain.events import Entry
 from service.domain.limits import Quota, limit_of
 from service.domain.revocations import Revocation, Revocations
+from service.stream.cursors import Cursors
 from service.stream.hub import Hub
 
 log = logging.getLogger("tidings.control")
@@ -55,9 +56,10 @@ class KeyRecord(msgspec.Struct):
 class Control:
     """Applies control entries to this instance, and counts what each of them closed."""
 
-    def __init__(self, revocations: Revocations, keyring: Keyring) -> None:
+    def __init__(self, revocations: Revocations, keyring: Keyring, cursors: Cursors) -> None:
         self.revocations = revocations
         self.keyring = keyring
+        self._cursors = cursors
         self.applied = 0
         """Entries up to here have been applied, in their place or ahead of it; none acts twice."""
         self._closed: OrderedDict[str, int] = OrderedDict()
@@ -77,6 +79,8 @@ class Control:
             case "erased":
                 # What memory holds was read before: it still has what the log has no more.
                 hub.recent.forget(entry.position)
+            case "forgotten":
+                self._forget(hub, entry.type, entry.data)
             case "key":
                 self.keyring.put(msgspec.json.decode(entry.data, type=KeyRecord).as_key())
             case "key_deleted":
@@ -103,6 +107,11 @@ class Control:
         for connection in dead:
             connection.end(4010, "disconnected by an admin")
         self._count(connection_id, len(dead))
+
+    def _forget(self, hub: Hub, user: str, device: str) -> None:
+        for connection in [c for c in hub.users.get(user, ()) if c.device == device]:
+            connection.end(4010, "the device was forgotten")
+        self._cursors.forget(user, device)
 
     def _count(self, subject: str, closed: int) -> None:
         self._closed[subject] = self._closed.get(subject, 0) + closed

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
 from typing import Final
@@ -16,6 +17,9 @@ log = logging.getLogger("tidings.cursors")
 FLUSH_EVERY: Final = 0.5
 BATCH: Final = 1000
 
+Heard = Callable[[str, str, int], None]
+"""Is told of a user's device and a position that it has acknowledged."""
+
 
 class Cursors:
     """What devices have acknowledged and the database does not know yet.
@@ -29,12 +33,20 @@ class Cursors:
         self._waiting: dict[tuple[str, str], int] = {}
         self._since: float | None = None
         self._hurried = asyncio.Event()
+        self.heard: Heard | None = None
+        """Set while somebody waits for it."""
 
     def mark(self, user: str, device: str, position: int) -> None:
         """Note that the device has everything up to ``position``."""
         key = (user, device)
         if self._waiting.get(key, -1) < position:
             self._waiting[key] = position
+            if self.heard is not None:
+                self.heard(user, device, position)
+
+    def forget(self, user: str, device: str) -> None:
+        """Let go of a device: what waits is not for one of this name that comes later."""
+        self._waiting.pop((user, device), None)
 
     def waiting(self, user: str, device: str) -> int:
         """Return how far the device is known to be, if the database does not know it yet."""

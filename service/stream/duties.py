@@ -12,7 +12,7 @@ from service.domain.delivery import State
 from service.domain.errors import TidingsError
 from service.observe.metrics import Metrics
 from service.settings import Settings
-from service.store import admin, audit, keys, sessions
+from service.store import admin, audit, callbacks, keys, sessions
 from service.store import log as store
 from service.store.database import Database
 from service.stream.control import Control
@@ -87,6 +87,7 @@ class Duties:
         await admin.prune(connection, lifetime)
         # Not at once: an append that is retried goes by the time of its first attempt.
         await admin.forget_keys(connection, self._settings.id_window + RETRIES_END)
+        await callbacks.prune(connection)
         await sessions.forget_idle(connection, self._settings.device_expiry)
         await audit.forget(connection, self._settings.audit_retention)
         await keys.forget_usage(connection)

@@ -13,6 +13,7 @@ from service.domain.errors import RateLimited, TidingsError, Unavailable
 from service.domain.recent import Recent
 from service.store import sessions as store
 from service.store.database import Database, Held, translated
+from service.stream.cursors import Cursors
 
 LINGER: Final = 0.002
 """Seconds that a load waits for company, if the last one ended less than that ago. In a storm it makes
@@ -32,10 +33,11 @@ class _Waiting(NamedTuple):
 class Sessions:
     """Loads sessions; as many wait as handshakes are under way."""
 
-    def __init__(self, database: Database, recent: Recent, max_devices: int) -> None:
+    def __init__(self, database: Database, recent: Recent, cursors: Cursors, max_devices: int) -> None:
         """``max_devices`` is for each user."""
         self._database = database
         self._recent = recent
+        self._cursors = cursors
         self._max_devices = max_devices
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
@@ -47,7 +49,8 @@ class Sessions:
         many, and Unavailable.
         """
         session: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(store.Wanted(user, device, after), session))
+        wanted = store.Wanted(user, device, after, self._cursors.waiting(user, device))
+        self._waiting.append(_Waiting(wanted, session))
         self._arrived.set()
         return await session
 

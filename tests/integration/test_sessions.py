@@ -207,3 +207,15 @@ async def test_at_the_end_nobody_is_left_waiting(start: Start) -> None:
             task.cancel()
     with pytest.raises(Unavailable, match="shutting down"):
         await waiting
+
+
+async def test_cursors_are_moved_in_place(server: Server, db: asyncpg.Connection) -> None:
+    await (await server.live("alice")).close()
+    await server.service.cursors.flush()
+    in_place = "select pg_stat_get_xact_tuples_hot_updated('tidings.devices'::regclass)"
+    async with db.transaction():
+        before = await db.fetchval(in_place)
+        for position in range(1, 4):
+            await store.move_cursors(db, {("alice", "default"): position})
+        assert await db.fetchval(in_place) == before + 3
+    assert await db.fetchval("select cursor from tidings.devices") == 3

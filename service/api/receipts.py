@@ -1,0 +1,108 @@
+"""One event: what it is, who has it, and for who published it, who had it first."""
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Path, Request, Response
+
+from service.api.access import KeyFirst, Reader
+from service.api.lists import After, Limit, Listed, listed
+from service.api.service import InService, Service
+from service.auth.keys import ApiKey
+from service.domain.errors import Invalid, NotFound
+from service.domain.events import Entry
+from service.domain.frames import event_detail
+from service.domain.recent import FOREVER
+from service.store import log, receipts
+from service.stream.receipts import MAX_SECONDS
+
+router = APIRouter(tags=["events"], route_class=KeyFirst)
+
+Position = Annotated[int, Path(ge=1, lt=FOREVER)]
+
+
+class Deliveries(Listed):
+    """A page of devices; the first one says how many there are in each state."""
+
+    counts: dict[str, int] | None = None
+
+
+class _Placed(msgspec.Struct):
+    """An event in the answer to its POST; one that was put off has no position yet."""
+
+    to: str
+    position: int | None = None
+
+
+class _Answer(msgspec.Struct):
+    events: list[_Placed]
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+def seconds_to_wait(request: Request) -> float | None:
+    """Return for how long a POST wants to wait for the first receipt, or None; raises Invalid."""
+    asked = request.query_params.get("wait")
+    if asked is None:
+        return None
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= MAX_SECONDS or not request.scope["path"].endswith("/events"):
+        raise Invalid(f"up to {MAX_SECONDS:.0f} seconds, for one event", "#/wait")
+    return seconds
+
+
+async def with_first_receipt(service: Service, answer: bytes, seconds: float) -> bytes:
+    """Return the answer to a POST with the first receipt of what it has published, once there is one."""
+    positions = {event.to: event.position for event in _decode(answer).events if event.position is not None}
+    first = await service.receipts.first(positions, seconds)
+    told: dict[str, object] = {"received": None}
+    if first.receipt is not None:
+        told["received"] = {**first.receipt._asdict(), "after_ms": round(first.after * 1000)}
+    if not first.waited:
+        told["waited"] = False
+    return answer[:-1] + b"," + msgspec.json.encode(told)[1:]
+
+
+@router.get("/v1/events/{position}", operation_id="getEvent")
+async def event(position: Position, key: Reader, service: InService) -> Response:
+    """Read one event."""
+    entry, recalled = await _found(position, key, service)
+    expires_at = None
+    if entry.expires_at is not None:
+        expires_at = log.timestamp(datetime.fromtimestamp(entry.expires_at, UTC))
+    return Response(event_detail(entry, recalled, expires_at), media_type="application/json")
+
+
+@router.get("/v1/events/{position}/deliveries", operation_id="listDeliveries")
+async def deliveries(
+    position: Position, key: Reader, service: InService, after: After = "", limit: Limit = 100
+) -> Deliveries:
+    """List the devices that an event is for, and whether they have received it."""
+    await _found(position, key, service)
+    await service.cursors.flush()  # so that what was acknowledged here just now counts
+    user, _, device = after.partition("\n")
+    async with service.database.connection() as connection:
+        rows = await receipts.page(connection, position, (user, device), limit + 1)
+        counts = None if after else await receipts.counts(connection, position)
+    page = listed(rows, limit, _shown, lambda held: f"{held.user}\n{held.device}")
+    return Deliveries(**page.model_dump(), counts=counts)
+
+
+async def _found(position: int, key: ApiKey, service: Service) -> tuple[Entry, int | None]:
+    async with service.database.connection() as connection:
+        entry, recalled, floor = await log.event(connection, position)
+    if entry is None:
+        gone = position <= floor
+        raise NotFound("retention has deleted it" if gone else "there is no event at this position")
+    key.reach(entry.address)
+    return entry, recalled
+
+
+def _shown(held: receipts.Held) -> dict[str, Any]:
+    return {name: value for name, value in held._asdict().items() if value is not None}
