@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import admin, events, operations, problems, rooms, tokens
+from service.api import admin, events, operations, problems, rooms, scheduled, tokens
 from service.api.middleware import RequestId
 from service.api.service import Service
 from service.auth.keys import Keyring
@@ -27,7 +27,7 @@ from service.gateway.gateway import Gateway
 from service.observe.metrics import Metrics
 from service.settings import Settings, load
 from service.store import log as store
-from service.store import schema
+from service.store import pending, schema
 from service.store.database import Database
 from service.stream.appender import Appender
 from service.stream.control import Control, KeyRecord
@@ -35,6 +35,7 @@ from service.stream.cursors import Cursors
 from service.stream.duties import Duties
 from service.stream.follower import Follower
 from service.stream.hub import Hub
+from service.stream.scheduler import Scheduler
 from service.stream.sessions import Sessions
 
 log = logging.getLogger("tidings.app")
@@ -63,7 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url="/docs" if settings.dev else None,
         redoc_url=None,
     )
-    for part in (admin, rooms, tokens, operations):
+    for part in (admin, rooms, scheduled, tokens, operations):
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
     problems.install(app)
@@ -112,6 +113,7 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         stack.push_async_callback(database.close)
         async with database.connection() as connection:
             await store.ensure_partitions(connection)
+            await pending.configure(connection, max_data=settings.max_data, sql_notify=settings.sql_notify)
             start = await store.start(connection)
         _warn_of_unsafe(start)
         metrics = Metrics()
@@ -126,6 +128,9 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
             database, metrics, committed=follower.offer, seen=lambda: follower.seen,
             timeout=settings.append_timeout, window=settings.id_window,
         )  # fmt: skip
+        own = Database(url, 1)
+        stack.push_async_callback(own.close)
+        scheduler = Scheduler(own, follower, metrics, window=settings.id_window, notified=settings.sql_notify)
         sessions = Sessions(database, hub.recent, settings.max_devices_per_user)
         verifier = verifier_from(settings)
         stack.push_async_callback(verifier.aclose)
@@ -137,12 +142,12 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         instance = uuid4().hex
         duties = Duties(settings, instance, database, control, follower, cursors, metrics)
         await _run_all(
-            stack, follower.run(), appender.run(), sessions.run(), cursors.run(), duties.run(),
-            gateway.pulse.beat(), gateway.pulse.ask(),
+            stack, follower.run(), appender.run(), scheduler.run(), sessions.run(), cursors.run(),
+            duties.run(), gateway.pulse.beat(), gateway.pulse.ask(),
         )  # fmt: skip
         service = Service(
-            settings, instance, database, follower, appender, control, keyring, verifier,
-            minter_from(settings), metrics,
+            settings, instance, database, follower, appender, scheduler, control, keyring,
+            verifier, minter_from(settings), metrics,
         )  # fmt: skip
 
         async def drain() -> None:

@@ -13,6 +13,7 @@ from service.store.database import Database
 from service.stream.appender import Appender
 from service.stream.control import Control
 from service.stream.follower import Follower
+from service.stream.scheduler import Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Service:
     database: Database
     follower: Follower
     appender: Appender
+    scheduler: Scheduler
     control: Control
     keyring: Keyring
     verifier: TokenVerifier
