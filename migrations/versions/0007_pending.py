@@ -195,7 +195,7 @@ begin
         where not tidings.is_address(a.address) limit 1;
     if found then
         perform tidings.refuse(case when address is null then 'addresses' else 'address' end,
-            format('%L is not an address', wrong),
+            format('%L is not an address', left(wrong, 300)),
             'An address is user:<id> with 1 to 256 characters and no control characters,'
             ' room:<name> with 1 to 128 out of A-Z a-z 0-9 _ . : -, or everyone.');
     end if;
@@ -226,7 +226,7 @@ begin
     end if;
     select e.name into wrong from unnest(exclude) as e(name) where not tidings.is_text(e.name, 256) limit 1;
     if found then
-        perform tidings.refuse('exclude', format('%L is not the id of a user', wrong),
+        perform tidings.refuse('exclude', format('%L is not the id of a user', left(wrong, 300)),
             'Give ids as alice, without user:, with 1 to 256 characters and no control characters.');
     end if;
     if deliver_at > now() + interval '10 years' then
@@ -250,7 +250,8 @@ begin
             (due_at, producer, addresses, type, data, event_id, key, exclude, lifetime, collapse_key,
              undelivered_after, unless_read)
         values (greatest(deliver_at, now()), 'sql:' || session_user, receivers, publish.type, body,
-                publish.id, 'id:' || publish.id, excluded, ttl, publish.collapse_key, publish.undelivered_after, undelivered_unless = 'read')
+                publish.id, 'id:' || publish.id, excluded, ttl, publish.collapse_key,
+                publish.undelivered_after, undelivered_unless = 'read')
         returning p.id into pending;
     if settings.sql_notify then
         perform pg_notify('tidings.pending', '');

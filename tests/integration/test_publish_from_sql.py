@@ -122,8 +122,8 @@ async def test_an_id_counts_once_within_a_group_and_later(server: Server, db: as
     publish = "select tidings.publish(null, 't', $1, addresses => $2, id => $3)"
     async with held_up(db):
         async with db.transaction():
-            for n, id in enumerate(["a", "b", "a", None, "b", "c"]):
-                await db.execute(publish, str(n), ["user:alice", "user:bob"], id)
+            for n, key in enumerate(["a", "b", "a", None, "b", "c"]):
+                await db.execute(publish, str(n), ["user:alice", "user:bob"], key)
         await mover(db)
     await nothing_waits(db)
     async with db.transaction():
@@ -206,8 +206,9 @@ async def test_a_role_with_nothing_but_execute_can_publish(
 async def test_what_it_can_say(server: Server, db: asyncpg.Connection) -> None:
     pending = await db.fetchval(
         "select tidings.publish(type => 't', data => json_build_object('a', 1), id => 'x', ttl => 60,"
-        " addresses => '{user:alice,user:bob,user:alice}', collapse_key => 'c', exclude => array['carol', 'd\"'],"
-        " deliver_at => to_timestamp($1), undelivered_after => 5, undelivered_unless => 'read')",
+        " addresses => '{user:alice,user:bob,user:alice}', collapse_key => 'c',"
+        " exclude => array['carol', 'd\"'], deliver_at => to_timestamp($1), undelivered_after => 5,"
+        " undelivered_unless => 'read')",
         FAR,
     )
     [item] = (await server.http.get("/v1/scheduled")).json()["data"]
