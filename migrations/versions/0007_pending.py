@@ -23,22 +23,27 @@ comment on column tidings.log.sql_notify is 'Whether tidings.publish wakes the i
 # other way round. ``wait`` is when the next is due, in seconds, negative where it has been; with nothing
 # moved it says that another instance is at it.
 #
+# With ``_back`` only what has been due for less than that is looked at. While any transaction is open, what
+# is moved cannot be vacuumed away, and would be walked over again each time, from the oldest on.
+#
 # Of a key that was used within ``_window``, or stands in the group twice, only the first is appended.
 # An event that the log refuses raises; where it stands alone, it is marked, and named in ``failed``.
 RELEASE = """
 create function tidings.release(
-    _seen bigint, _window interval, _entries integer, _bytes integer,
+    _seen bigint, _window interval, _entries integer, _bytes integer, _back interval,
     out wait double precision, out moved integer, out repeated integer, out head bigint,
     out failed bigint, out reason text
 ) language plpgsql as $$
 declare
     clock timestamptz := clock_timestamp();
+    since timestamptz := coalesce(clock - _back, '-infinity');
     due timestamptz;
     claimed bigint[];
     kept bigint[];
     appended record;
 begin
-    select p.due_at into due from tidings.pending p where p.failed is null order by p.due_at, p.id limit 1;
+    select p.due_at into due from tidings.pending p
+        where p.failed is null and p.due_at >= since order by p.due_at, p.id limit 1;
     wait := extract(epoch from due - clock);
     moved := 0;
     repeated := 0;
@@ -50,7 +55,7 @@ begin
                      sum(d.entries * d.bytes) over w as bytes
               from (select p.id, p.due_at, greatest(cardinality(p.addresses), 1) as entries,
                            octet_length(p.data) + coalesce(octet_length(p.exclude), 0)::bigint as bytes
-                    from tidings.pending p where p.failed is null and p.due_at <= clock
+                    from tidings.pending p where p.failed is null and p.due_at between since and clock
                     order by p.due_at, p.id limit _entries for update skip locked) d
               window w as (order by d.due_at, d.id)) c
         where c.n = 1 or (c.entries <= _entries and c.bytes <= _bytes);

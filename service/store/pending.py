@@ -63,16 +63,18 @@ async def configure(connection: asyncpg.Connection, *, max_data: int, sql_notify
 
 
 async def release(
-    connection: asyncpg.Connection, *, seen: int, window: float, entries: int, size: int
+    connection: asyncpg.Connection, *, seen: int, window: float, entries: int, size: int, back: float | None
 ) -> Released:
     """Move what is due, at most so many entries and bytes, but at least one event.
 
-    Raises where the log refuses one of several; see ``store.append`` for ``seen`` and ``window``.
+    With ``back`` only what has been due for less than so many seconds. Raises where the log refuses one
+    of several; see ``store.append`` for ``seen`` and ``window``.
     """
     return Released(
         *await one(
-            connection, "select * from tidings.release($1, $2, $3, $4)",
+            connection, "select * from tidings.release($1, $2, $3, $4, $5)",
             seen, timedelta(seconds=window), entries, size,
+            None if back is None else timedelta(seconds=back),
         )
     )  # fmt: skip
 

@@ -21,6 +21,8 @@ POLL_OFTEN: Final = 0.1
 BUSY: Final = 0.02
 """Seconds until it is looked again whether another instance has moved what is due."""
 RETRY_PAUSE: Final = 0.2
+RECENT: Final = 60.0
+"""Seconds that a transaction may be open so that it need not wait for the next poll."""
 
 
 class Scheduler:
@@ -41,6 +43,8 @@ class Scheduler:
         self._notified = notified
         self._most = MAX_UNIT_ENTRIES
         self._listening: asyncpg.Connection | None = None
+        self._loop = asyncio.get_running_loop()
+        self._polled = -POLL_EVERY
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -57,16 +61,20 @@ class Scheduler:
 
     async def _turn(self, link: Held) -> float:
         """Move a group; return for how long there is nothing to do."""
+        asked = self._loop.time()
+        poll = asked - self._polled > POLL_EVERY / 2
         try:
             connection = await link.get()
             with translated():
                 await self._listen(connection)
                 released = await store.release(
                     connection, seen=self._follower.seen, window=self._window,
-                    entries=self._most, size=MAX_UNIT_BYTES,
+                    entries=self._most, size=MAX_UNIT_BYTES, back=None if poll else RECENT,
                 )  # fmt: skip
         except TidingsError as error:
             return self._failed(link, error)
+        if poll and (released.wait or 0.0) > -RECENT:
+            self._polled = asked
         return self._moved(released)
 
     async def _listen(self, connection: asyncpg.Connection) -> None:

@@ -197,7 +197,7 @@ async def test_a_role_with_nothing_but_execute_can_publish(
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await db.execute(f"select from tidings.{table}")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await db.execute("select tidings.release(0, '1 s', 1, 1)")
+        await db.execute("select tidings.release(0, '1 s', 1, 1, null)")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await db.execute("select tidings.append_one(0, 'event', 'everyone', 't', '1')")
     await db.execute("reset session authorization")

@@ -14,7 +14,7 @@ import pytest
 from service.domain.events import Draft, Outcome, Unit
 from service.store import pending as store
 from service.stream import scheduler
-from tests.harness import Server, eventually, token
+from tests.harness import PATIENCE, Server, eventually, token
 from tests.pending import FAR, data_of, held_up, logged, mover, nothing_waits, waiting
 
 Start = Callable[..., Awaitable[Server]]
@@ -51,6 +51,7 @@ async def key_of(
 
 
 async def test_it_comes_when_it_is_due_and_not_before(server: Server, db: asyncpg.Connection) -> None:
+    await server.publish("user:bob")  # so that an id is no position
     async with await server.live("alice") as phone:
         due = time() + 0.3
         outcome = await put_off(server, "user:alice", at=due)
@@ -130,7 +131,8 @@ async def test_only_one_moves_at_a_time(server: Server, db: asyncpg.Connection) 
     async with held_up(db):
         await put_off_many(db, 6_000)
         await mover(db)
-        released = await store.release(other, seen=0, window=60, entries=5_000, size=2**23)
+        async with asyncio.timeout(PATIENCE):  # it does not wait
+            released = await store.release(other, seen=0, window=60, entries=5_000, size=2**23, back=None)
         assert (released.moved, released.head) == (0, None)
         assert released.wait is not None
         assert released.wait < 0
@@ -339,10 +341,15 @@ async def test_the_list_comes_in_pages_with_data_as_it_was_sent(
         assert (await server.http.delete(f"/v1/scheduled/{bad}")).status_code == 422
 
 
-async def test_a_wake_up_that_is_lost_costs_a_poll(server: Server, db: asyncpg.Connection) -> None:
+@pytest.mark.parametrize("due_in", ["0 s", "-1 hour"])
+async def test_a_wake_up_that_is_lost_costs_a_poll(
+    server: Server, db: asyncpg.Connection, due_in: str
+) -> None:
     async with await server.live("alice") as phone:
+        await server.publish("user:alice")
+        await phone.until("event")
         begun = time()
-        await put_off_many(db, 1)  # nobody is told
+        await put_off_many(db, 1, due_in)  # nobody is told
         await phone.until("event")
         assert time() - begun < scheduler.POLL_EVERY + 0.5
 
@@ -363,13 +370,35 @@ async def test_it_listens_again_after_its_connection_was_lost(server: Server, db
         assert time() - begun < 5 * scheduler.POLL_EVERY
 
 
+async def test_what_cannot_be_vacuumed_is_walked_over_by_polls_only(
+    db: asyncpg.Connection, database_url: str
+) -> None:
+    """A transaction that is open for long keeps in the index whatever is moved meanwhile."""
+    old = await asyncpg.connect(database_url)
+    await old.execute("begin; select txid_current()")
+    await put_off_many(db, 10_000, "-1 hour")
+    await db.execute("delete from tidings.pending")
+    await put_off_many(db, 1, "1 hour")
+    await db.execute("analyze tidings.pending")
+    walked = "select pg_stat_get_xact_tuples_returned('tidings.pending_by_time'::regclass)"
+    read = []
+    for back in (None, 60.0):
+        async with db.transaction():
+            before = await db.fetchval(walked)
+            await store.release(db, seen=0, window=60, entries=5_000, size=2**23, back=back)
+            read.append(await db.fetchval(walked) - before)
+    await old.close()
+    assert read[0] >= 10_000
+    assert read[1] == 1
+
+
 async def test_an_idle_instance_locks_nothing(server: Server, db: asyncpg.Connection) -> None:
     await db.execute("select pg_advisory_lock(32766977284925307)")
-    released = await store.release(db, seen=0, window=60, entries=5_000, size=2**23)
+    released = await store.release(db, seen=0, window=60, entries=5_000, size=2**23, back=None)
     assert released == store.Released(None, 0, 0, None, None, None)
     await put_off_many(db, 1, "1 hour")
     held = "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()"
-    released = await store.release(db, seen=0, window=60, entries=5_000, size=2**23)
+    released = await store.release(db, seen=0, window=60, entries=5_000, size=2**23, back=None)
     assert released.wait == pytest.approx(3600, abs=5)
     assert await db.fetchval(held) == 1
     assert json.loads((await server.http.get("/v1/scheduled")).text)["data"][0]["data"] == 0
