@@ -118,7 +118,9 @@ async def test_an_open_transaction_holds_nobody_up(
     assert await waiting(db) == 0
 
 
-async def test_an_id_counts_once_within_a_group_and_later(server: Server, db: asyncpg.Connection) -> None:
+async def test_an_id_counts_once_within_a_group_and_later(
+    server: Server, db: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
     publish = "select tidings.publish(null, 't', $1, addresses => $2, id => $3)"
     async with held_up(db):
         async with db.transaction():
@@ -144,6 +146,7 @@ async def test_an_id_counts_once_within_a_group_and_later(server: Server, db: as
         assert tuple(await db.fetchrow(found, row["position"])) == (row["key"][3:], 0)
     outcomes = server.service.metrics.pending_outcomes
     assert [outcomes.labels(o)._value.get() for o in ("moved", "repeated")] == [5, 4]
+    assert [r.message for r in caplog.records if r.name == "tidings.scheduler"] == []
 
 
 async def test_an_id_is_forgotten_after_its_window(start: Start, db: asyncpg.Connection) -> None:
