@@ -21,6 +21,7 @@ from service.api.service import Service
 from service.auth.keys import Keyring
 from service.auth.tokens import minter_from, verifier_from
 from service.domain.errors import TidingsError
+from service.domain.publication import Rules
 from service.domain.recent import Recent
 from service.domain.revocations import Revocations
 from service.gateway.gateway import Gateway
@@ -72,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         CORSMiddleware,
         allow_origins=settings.origins,
         allow_methods=["*"],
-        allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
         expose_headers=["X-Request-Id", "Retry-After", "Idempotent-Replayed"],
     )
     app.add_middleware(RequestId)
@@ -108,12 +109,13 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         raise SystemExit("TIDINGS_DATABASE_URL is not set")
     url = settings.database_url.get_secret_value()
     await schema.check(url)
+    rules = Rules(settings.max_data, settings.schedule_horizon, callbacks=False)
     async with AsyncExitStack() as stack:
         database = Database(url, settings.pool_size)
         stack.push_async_callback(database.close)
         async with database.connection() as connection:
             await store.ensure_partitions(connection)
-            await pending.configure(connection, max_data=settings.max_data, sql_notify=settings.sql_notify)
+            await pending.configure(connection, rules, sql_notify=settings.sql_notify)
             start = await store.start(connection)
         _warn_of_unsafe(start)
         metrics = Metrics()
@@ -146,7 +148,7 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
             duties.run(), gateway.pulse.beat(), gateway.pulse.ask(),
         )  # fmt: skip
         service = Service(
-            settings, instance, database, follower, appender, scheduler, control, keyring,
+            settings, rules, instance, database, follower, appender, scheduler, control, keyring,
             verifier, minter_from(settings), metrics,
         )  # fmt: skip
 

@@ -171,7 +171,8 @@ begin
                array_agg(case when p.unit <> all (left_out) then
                              nextval(pg_get_serial_sequence('tidings.pending', 'id')) end order by p.n)
             into rows_of, pending
-            from rows from (json_to_recordset(_pending::json) as (unit integer)) with ordinality as p(unit, n);
+            from rows from (json_to_recordset(_pending::json) as (unit integer))
+                with ordinality as p(unit, n);
         insert into tidings.pending
                 (id, due_at, producer, addresses, type, data, event_id, exclude, lifetime, collapse_key,
                  undelivered_after, unless_read)
@@ -187,17 +188,19 @@ begin
             ) as p(due_at, producer, addresses, type, data, event_id, exclude, lifetime, collapse_key,
                    undelivered_after, unless_read, id)
             where p.id is not null;
-        insert into tidings.idempotency_keys (producer, key, position, entries, pending, created_at)
-            values ('group', _batch, 0, 0, append.pending, at);
+        insert into tidings.idempotency_keys
+                (producer, key, position, entries, fingerprint, pending, created_at)
+            values ('group', _batch, 0, 0, '', append.pending, at);
     end if;
     if cardinality(_keyed) > 0 then
         insert into tidings.idempotency_keys
                 (producer, key, position, entries, fingerprint, pending, created_at)
             select k.producer, k.key, coalesce(coalesce(first, after + 1) + k.index, 0), k.entries,
                    k.fingerprint,
-                   (select array_agg(p.id order by p.n)
-                    from unnest(rows_of, append.pending) with ordinality as p(unit, id, n)
-                    where p.unit between k.unit and k.upto),
+                   case when append.pending is not null then (
+                       select array_agg(p.id order by p.n)
+                       from unnest(rows_of, append.pending) with ordinality as p(unit, id, n)
+                       where p.unit between k.unit and k.upto) end,
                    at
             from unnest(_keyed, _keyed_to, _keyed_producers, _keyed_keys, _keyed_fingerprints, _keyed_at,
                         _keyed_entries) as k(unit, upto, producer, key, fingerprint, index, entries)
@@ -207,16 +210,18 @@ begin
                 set position = excluded.position, entries = excluded.entries,
                     fingerprint = excluded.fingerprint, pending = excluded.pending,
                     created_at = excluded.created_at;
-        -- What a request repeats it needs for as long as it may be repeated itself.
-        update tidings.idempotency_keys i set created_at = append.at
-            from unnest(_keyed, _keyed_producers, _keyed_keys, _keyed_fingerprints)
-                as k(unit, producer, key, fingerprint)
-            where i.producer = k.producer and i.key = k.key and k.fingerprint is null
-              and k.unit = any (left_out)
-              and exists (select from unnest(_keyed, _keyed_to, _keyed_fingerprints)
-                              as r(unit, upto, fingerprint)
-                          where r.fingerprint is not null and k.unit between r.unit and r.upto
-                            and not int4range(r.unit, r.upto, '[]') <@ any (requests));
+        if cardinality(left_out) > 0 then
+            -- What a request repeats it needs for as long as it may be repeated itself.
+            update tidings.idempotency_keys i set created_at = append.at
+                from unnest(_keyed, _keyed_producers, _keyed_keys, _keyed_fingerprints)
+                    as k(unit, producer, key, fingerprint)
+                where i.producer = k.producer and i.key = k.key and k.fingerprint is null
+                  and k.unit = any (left_out)
+                  and exists (select from unnest(_keyed, _keyed_to, _keyed_fingerprints)
+                                  as r(unit, upto, fingerprint)
+                              where r.fingerprint is not null and k.unit between r.unit and r.upto
+                                and not int4range(r.unit, r.upto, '[]') <@ any (requests));
+        end if;
     end if;
 end $$;
 

@@ -12,8 +12,13 @@ down_revision = "0003"
 # What ``tidings.publish`` goes by; the instances keep it as their settings say.
 SETTINGS = """
 alter table tidings.log
-    add column max_data integer not null default 32768, add column sql_notify boolean not null default true;
+    add column max_data integer not null default 32768,
+    add column schedule_horizon double precision not null default 7776000,
+    add column callbacks boolean not null default false,
+    add column sql_notify boolean not null default true;
 comment on column tidings.log.max_data is 'Bytes of data that tidings.publish takes';
+comment on column tidings.log.schedule_horizon is 'Seconds that an event may be put off';
+comment on column tidings.log.callbacks is 'Whether a producer can be called back';
 comment on column tidings.log.sql_notify is 'Whether tidings.publish wakes the instances';
 """
 
@@ -118,7 +123,7 @@ begin
                      sum(cardinality(p.addresses)) over (order by c.n) - cardinality(p.addresses) as at
               from unnest(kept) with ordinality as c(id, n) join tidings.pending p using (id)) m
         where i.pending[1] = m.id and i.fingerprint is null and i.pending is not null
-          and i.producer <> 'group' and m.event_id is not null and m.key is null;
+          and m.event_id is not null and m.key is null;
     delete from tidings.pending p where p.id = any (claimed);
     repeated := cardinality(claimed) - cardinality(kept) + appended.repeats;
     moved := cardinality(claimed) - repeated;
@@ -159,11 +164,6 @@ create function tidings.depth(_data text) returns bigint language sql immutable 
         where b.bracket <> '') d
 $$;
 comment on function tidings.depth is 'How deep JSON text is nested';
-
-create function tidings.is_duration(_seconds double precision) returns boolean language sql immutable as $$
-    select _seconds is null or _seconds > 0 and _seconds <= 315360000
-$$;
-comment on function tidings.is_duration is 'Whether it is unset, or more than 0 s and at most ten years';
 """
 
 # Within the caller's transaction, and whatever becomes of that: it takes no lock that anybody waits for.
@@ -174,7 +174,7 @@ create function tidings.publish(
     address text default null, type text default null, data json default 'null', id text default null,
     ttl double precision default null, collapse_key text default null, exclude text[] default null,
     deliver_at timestamptz default null, undelivered_after double precision default null,
-    undelivered_unless text default 'received', addresses text[] default null
+    undelivered_unless text default null, addresses text[] default null
 ) returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     receivers text[] := coalesce(addresses, array[address]);
@@ -182,10 +182,10 @@ declare
     size bigint := octet_length(body);
     excluded text := array_to_json(nullif(exclude, '{}'))::text;
     wrong text;
-    settings record;
+    settings tidings.log;
     pending bigint;
 begin
-    select l.max_data, l.sql_notify into settings from tidings.log l;
+    select l.* into settings from tidings.log l;
     if getdatabaseencoding() <> 'UTF8' then
         raise exception 'tidings.publish needs a database with the encoding UTF8'
             using errcode = 'feature_not_supported';
@@ -219,8 +219,8 @@ begin
     if id is not null and not tidings.is_text(id, 255) then
         perform tidings.refuse('id', 'must have 1 to 255 characters, none of them control characters');
     end if;
-    if not tidings.is_duration(ttl) then
-        perform tidings.refuse('ttl', 'must be more than 0 seconds and at most 315360000');
+    if not (ttl > 0 and ttl <= 315360000) then
+        perform tidings.refuse('ttl', 'must be more than 0 and at most 315360000 seconds');
     end if;
     if collapse_key is not null and not tidings.is_text(collapse_key, 255) then
         perform tidings.refuse('collapse_key',
@@ -234,17 +234,22 @@ begin
         perform tidings.refuse('exclude', format('%L is not the id of a user', left(wrong, 300)),
             'Give ids as alice, without user:, with 1 to 256 characters and no control characters.');
     end if;
-    if deliver_at > now() + interval '10 years' then
-        perform tidings.refuse('deliver_at', 'must be at most ten years ahead');
+    if deliver_at > now() + make_interval(secs => settings.schedule_horizon) then
+        perform tidings.refuse('deliver_at',
+            format('must be within %s s from now', settings.schedule_horizon));
     end if;
-    if not tidings.is_duration(undelivered_after) then
-        perform tidings.refuse('undelivered_after', 'must be more than 0 seconds and at most 315360000');
+    if undelivered_after is not null then
+        if not (undelivered_after > 0 and undelivered_after <= 2592000) then
+            perform tidings.refuse('undelivered_after', 'must be more than 0 and at most 2592000 seconds');
+        elsif exists (select from unnest(receivers) as a(address) where a.address not like 'user:%') then
+            perform tidings.refuse('undelivered_after', 'only an event to users can be undelivered');
+        elsif not settings.callbacks then
+            perform tidings.refuse('undelivered_after', 'this service has no endpoint to call back');
+        end if;
+    elsif undelivered_unless is not null then
+        perform tidings.refuse('undelivered_unless', 'goes with undelivered_after');
     end if;
-    if undelivered_after is not null
-            and exists (select from unnest(receivers) as a(address) where a.address not like 'user:%') then
-        perform tidings.refuse('undelivered_after', 'goes with addresses of users only');
-    end if;
-    if undelivered_unless is null or undelivered_unless not in ('received', 'read') then
+    if undelivered_unless not in ('received', 'read') then
         perform tidings.refuse('undelivered_unless', 'must be received or read');
     end if;
     if (size + coalesce(octet_length(excluded), 0)) * cardinality(receivers) > 8388608 then
@@ -256,7 +261,7 @@ begin
              undelivered_after, unless_read)
         values (greatest(deliver_at, now()), 'sql:' || session_user, receivers, publish.type, body,
                 publish.id, 'id:' || publish.id, excluded, ttl, publish.collapse_key,
-                publish.undelivered_after, undelivered_unless = 'read')
+                publish.undelivered_after, coalesce(undelivered_unless = 'read', false))
         returning p.id into pending;
     if settings.sql_notify then
         perform pg_notify('tidings.pending', '');
@@ -269,9 +274,10 @@ comment on function tidings.publish is 'Publish an event, if and when the transa
 
 DOWN = """
 drop function tidings.publish;
-drop function tidings.is_duration, tidings.depth, tidings.is_address, tidings.is_text, tidings.refuse;
+drop function tidings.depth, tidings.is_address, tidings.is_text, tidings.refuse;
 drop function tidings.release;
-alter table tidings.log drop column max_data, drop column sql_notify;
+alter table tidings.log
+    drop column max_data, drop column schedule_horizon, drop column callbacks, drop column sql_notify;
 """
 
 

@@ -47,6 +47,11 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     """What it may publish to, read and let others publish to; None is anything."""
     expires_at: float | None = None
 
+    @property
+    def producer(self) -> str:
+        """Return the name under which what it publishes is its own."""
+        return f"key:{self.id}"
+
     def require(self, scope: str) -> None:
         """Raise Forbidden unless the key has the scope; ``admin`` implies them all."""
         if scope not in self.scopes and "admin" not in self.scopes:

@@ -65,10 +65,22 @@ left join lateral (
     where address = 'control' and position > $1 order by position limit 1000) e on true
 """
 
-POSITIONS: Final = """
-select u.n, e.position, e.address
-from unnest($1::bigint[], $2::integer[]) with ordinality as u(first, entries, n)
-join tidings.events e on e.position between u.first and u.first + u.entries - 1 order by e.position
+# An event that was put off is in the log by now, and its key says where, or it still waits.
+ORIGINALS: Final = """
+with original as (
+    select u.n, u.pending, case when u.pending is null then u.first else i.position end as first,
+           coalesce(i.entries, u.entries) as entries
+    from unnest($1::bigint[], $2::integer[], $3::bigint[]) with ordinality as u(first, entries, pending, n)
+    left join tidings.idempotency_keys i
+        on i.pending[1] = u.pending and i.fingerprint is null and i.pending is not null
+)
+select o.n, e.position, e.address, null::timestamptz as due_at
+    from original o join tidings.events e on e.position between o.first and o.first + o.entries - 1
+    where o.first > 0
+union all
+select o.n, p.id, a.address, p.due_at
+    from original o join tidings.pending p on p.id = o.pending, unnest(p.addresses) as a(address)
+order by 1, 2
 """
 
 ROOM_EVENTS: Final = f"""
@@ -103,6 +115,14 @@ class Head(NamedTuple):
     room: int
     """Positions left before another partition is needed."""
     control: list[Entry]
+
+
+class Original(NamedTuple):
+    """An entry at its position; or an event put off, with its own number in place of that."""
+
+    position: int
+    address: str
+    due_at: datetime | None
 
 
 async def start(connection: asyncpg.Connection) -> Start:
@@ -166,14 +186,14 @@ async def room_events(
     return _entries(rows)
 
 
-async def positions(
-    connection: asyncpg.Connection, outcomes: Sequence[Outcome]
-) -> list[list[tuple[int, str]]]:
-    """Return position and address of the entries of earlier units, each as far as they are held."""
-    rows = await connection.fetch(POSITIONS, [o.first for o in outcomes], [o.entries for o in outcomes])
-    found: list[list[tuple[int, str]]] = [[] for _ in outcomes]
-    for number, position, address in rows:
-        found[number - 1].append((position, address))
+async def originals(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) -> list[list[Original]]:
+    """Return what earlier units became, each as far as it is held."""
+    rows = await connection.fetch(
+        ORIGINALS, [o.first for o in outcomes], [o.entries for o in outcomes], [o.pending for o in outcomes]
+    )
+    found: list[list[Original]] = [[] for _ in outcomes]
+    for number, *original in rows:
+        found[number - 1].append(Original(*original))
     return found
 
 

@@ -6,13 +6,15 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
+from service.domain.publication import Rules
 from service.store.database import one
 
 CHANNEL: Final = "tidings.pending"
 """On which ``tidings.publish`` notifies."""
 
 CONFIGURE: Final = """
-update tidings.log set max_data = $1, sql_notify = $2 where (max_data, sql_notify) is distinct from ($1, $2)
+update tidings.log set max_data = $1, schedule_horizon = $2, callbacks = $3, sql_notify = $4
+where (max_data, schedule_horizon, callbacks, sql_notify) is distinct from ($1, $2, $3, $4)
 """
 
 # What was published by SQL for at once is due when it comes: it is not scheduled, unless it failed.
@@ -36,8 +38,7 @@ CANCEL: Final = f"""
 with gone as (delete from tidings.pending where {_VISIBLE} and id = $3 returning id),
 unused as (
     delete from tidings.idempotency_keys i using gone
-    where i.pending[1] = gone.id and i.fingerprint is null and i.pending is not null
-      and i.producer <> 'group')
+    where i.pending[1] = gone.id and i.fingerprint is null and i.pending is not null)
 select count(*) from gone
 """
 
@@ -57,9 +58,9 @@ class Released(NamedTuple):
     reason: str | None
 
 
-async def configure(connection: asyncpg.Connection, *, max_data: int, sql_notify: bool) -> None:
+async def configure(connection: asyncpg.Connection, rules: Rules, *, sql_notify: bool) -> None:
     """Say what ``tidings.publish`` goes by."""
-    await connection.execute(CONFIGURE, max_data, sql_notify)
+    await connection.execute(CONFIGURE, *rules, sql_notify)
 
 
 async def release(

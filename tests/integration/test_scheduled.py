@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from time import time
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from service.domain.events import Draft, Outcome, Unit
 from service.store import pending as store
-from service.stream import scheduler
+from service.stream.scheduler import POLL_EVERY
 from tests.harness import PATIENCE, Server, eventually, token
 from tests.pending import FAR, data_of, held_up, logged, mover, nothing_waits, waiting
 
@@ -61,6 +61,19 @@ async def test_it_comes_when_it_is_due_and_not_before(server: Server, db: asyncp
         assert -0.001 <= late < 0.2  # the log's time is cut to milliseconds
         assert (frame["event"], frame["id"]) == ("later", str(outcome.pending))
     assert await waiting(db) == 0
+
+
+async def test_over_http_it_wakes_the_instance_that_took_it(server: Server, db: asyncpg.Connection) -> None:
+    async with await server.live("alice") as phone:
+        for _ in range(10):
+            due = datetime.now(UTC) + timedelta(seconds=0.02)
+            order = {"to": "user:alice", "type": "t", "id": due.isoformat(), "deliver_at": due.isoformat()}
+            [event] = (await server.http.post("/v1/events", json=order)).json()["events"]
+            frame = await phone.until("event")
+            assert datetime.fromisoformat(frame["time"]) - due < timedelta(seconds=POLL_EVERY / 2)
+            again = await server.http.post("/v1/events", json=order)
+            assert again.json()["events"][0]["position"] == frame["position"]
+            assert event["id"] == frame["id"] == order["id"]
 
 
 async def test_two_instances_deliver_each_once_and_in_order(start: Start, db: asyncpg.Connection) -> None:
@@ -351,7 +364,7 @@ async def test_a_wake_up_that_is_lost_costs_a_poll(
         begun = time()
         await put_off_many(db, 1, due_in)  # nobody is told
         await phone.until("event")
-        assert time() - begun < scheduler.POLL_EVERY + 0.5
+        assert time() - begun < POLL_EVERY + 0.5
 
 
 async def test_it_listens_again_after_its_connection_was_lost(server: Server, db: asyncpg.Connection) -> None:
@@ -367,7 +380,7 @@ async def test_it_listens_again_after_its_connection_was_lost(server: Server, db
         for _ in range(10):
             await db.execute("select tidings.publish('user:alice', 't', '1')")
             await phone.until("event")
-        assert time() - begun < 5 * scheduler.POLL_EVERY
+        assert time() - begun < 5 * POLL_EVERY
 
 
 async def test_what_cannot_be_vacuumed_is_walked_over_by_polls_only(
