@@ -15,12 +15,24 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
-from service.api import admin, events, operations, problems, rooms, scheduled, tokens
+from service.api import (
+    admin,
+    audit,
+    events,
+    inbox,
+    keys,
+    operations,
+    problems,
+    rooms,
+    scheduled,
+    tokens,
+)  # fmt: skip
 from service.api.middleware import RequestId
 from service.api.service import Service
 from service.auth.keys import Keyring
 from service.auth.tokens import minter_from, verifier_from
 from service.domain.errors import TidingsError
+from service.domain.limits import limit_of
 from service.domain.publication import Rules
 from service.domain.recent import Recent
 from service.domain.revocations import Revocations
@@ -36,6 +48,7 @@ from service.stream.cursors import Cursors
 from service.stream.duties import Duties
 from service.stream.follower import Follower
 from service.stream.hub import Hub
+from service.stream.limits import Limits
 from service.stream.scheduler import Scheduler
 from service.stream.sessions import Sessions
 
@@ -65,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url="/docs" if settings.dev else None,
         redoc_url=None,
     )
-    for part in (admin, rooms, scheduled, tokens, operations):
+    for part in (admin, keys, audit, rooms, inbox, scheduled, tokens, operations):
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
     problems.install(app)
@@ -74,7 +87,14 @@ def create_app(settings: Settings) -> FastAPI:
         allow_origins=settings.origins,
         allow_methods=["*"],
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
-        expose_headers=["X-Request-Id", "Retry-After", "Idempotent-Replayed"],
+        expose_headers=[
+            "X-Request-Id",
+            "Retry-After",
+            "Idempotent-Replayed",
+            "Link",
+            "RateLimit",
+            "RateLimit-Policy",
+        ],
     )
     app.add_middleware(RequestId)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -133,23 +153,27 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         own = Database(url, 1)
         stack.push_async_callback(own.close)
         scheduler = Scheduler(own, follower, metrics, window=settings.id_window, notified=settings.sql_notify)
+        limits = Limits(
+            keyring, key=limit_of(settings.key_rate), user=limit_of(settings.user_rate, settings.user_burst)
+        )
         sessions = Sessions(database, hub.recent, settings.max_devices_per_user)
         verifier = verifier_from(settings)
         stack.push_async_callback(verifier.aclose)
         gateway = Gateway(
-            settings, database, verifier, revocations, follower, appender, sessions, cursors, metrics,
-            identity=start.identity,
+            settings, database, verifier, revocations, follower, appender, sessions, cursors, limits,
+            metrics, identity=start.identity,
         )  # fmt: skip
         stack.push_async_callback(gateway.close)
         instance = uuid4().hex
-        duties = Duties(settings, instance, database, control, follower, cursors, metrics)
+        duties = Duties(settings, instance, database, control, follower, cursors, limits, metrics)
+        await duties.note()  # and learn what counts against quotas
         await _run_all(
             stack, follower.run(), appender.run(), scheduler.run(), sessions.run(), cursors.run(),
             duties.run(), gateway.pulse.beat(), gateway.pulse.ask(),
         )  # fmt: skip
         service = Service(
             settings, rules, instance, database, follower, appender, scheduler, control, keyring,
-            verifier, minter_from(settings), metrics,
+            verifier, minter_from(settings), limits, metrics,
         )  # fmt: skip
 
         async def drain() -> None:
@@ -158,6 +182,7 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 async with asyncio.timeout(settings.drain_timeout):
                     await appender.drained()
                     await cursors.flush()
+                    await duties.note()
             except (TidingsError, TimeoutError) as error:
                 log.warning("the drain was cut short: %s", error)
 

@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     max_devices_per_user: PositiveInt = 100
     max_rooms_per_user: PositiveInt = 1000
     commands_per_second: PositiveInt = 50
+    key_rate: Annotated[float, Field(ge=0, le=1_000_000)] = 0
+    user_rate: Annotated[float, Field(ge=0, le=1_000_000)] = 20
+    user_burst: PositiveInt = 100
     write_buffer: PositiveInt = 256 * 1024
     recent_bytes: PositiveInt = 64 * 1024 * 1024
 
@@ -100,6 +103,7 @@ class Settings(BaseSettings):
     device_expiry: PositiveFloat = 90 * 86400.0
     id_window: PositiveFloat = 86400.0
     schedule_horizon: PositiveFloat = 90 * 86400.0
+    audit_retention: PositiveFloat = 400 * 86400.0
 
     # What is told
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

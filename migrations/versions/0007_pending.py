@@ -1,13 +1,13 @@
 """Events for later get into the log, and transactions of others can publish.
 
 Revision ID: 0007
-Revises: 0003
+Revises: 0005
 """
 
 from alembic import op
 
 revision = "0007"
-down_revision = "0003"
+down_revision = "0005"
 
 # What ``tidings.publish`` goes by; the instances keep it as their settings say.
 SETTINGS = """

@@ -13,7 +13,8 @@ from starlette.responses import Response
 from service.api.service import Service, service_of
 from service.auth.keys import ApiKey
 from service.domain.claims import Claims
-from service.domain.errors import Malformed, Revoked, TooLarge, Unauthorized, Unavailable
+from service.domain.errors import Forbidden, Malformed, Revoked, TooLarge, Unauthorized, Unavailable
+from service.store.audit import Actor
 
 BODY_TIMEOUT: Final = 60.0
 
@@ -61,19 +62,51 @@ TokenIssuer = Annotated[ApiKey, Depends(_scoped("tokens"))]
 Admin = Annotated[ApiKey, Depends(_scoped("admin"))]
 
 
+def _actor(request: Request, key: Admin) -> Actor:
+    return Actor(key.id, request.state.request_id)
+
+
+Acting = Annotated[Actor, Depends(_actor)]
+"""An admin who changes something: who goes into the audit log."""
+
+
+def _is_token(credentials: str) -> bool:
+    """Tell a JWT (RFC 7515 §3.1) from an API key."""
+    return credentials.count(".") == 2 and not credentials.startswith("tk_")
+
+
+async def _believed(request: Request, token: str, service: Service) -> Claims:
+    """Return what a client's token says, and charge the call to its user."""
+    claims = await service.verifier.verify(token, now=time())
+    if not service.follower.trusted:
+        raise Unavailable("the log cannot be read just now, nor what it revokes")
+    if service.control.revocations.refuse(claims):
+        raise Revoked("the token has been revoked")
+    request.state.standings = service.limits.charge_user(claims.user)
+    return claims
+
+
+async def client_of(request: Request) -> Claims:
+    """Return the claims of the token that a request presents; raises Forbidden for an API key."""
+    credentials, service = bearer(request), service_of(request)
+    if _is_token(credentials):
+        return await _believed(request, credentials, service)
+    service.keyring.authenticate(credentials, now=time())
+    raise Forbidden("this is for a client with its own token, not for an API key")
+
+
+async def _client(request: Request, _: Annotated[object, Depends(_described)]) -> Claims:
+    return await client_of(request)
+
+
 async def _client_or_reader(request: Request, _: Annotated[object, Depends(_described)]) -> Claims | ApiKey:
-    credentials = bearer(request)
-    service = service_of(request)
-    if credentials.count(".") == 2 and not credentials.startswith("tk_"):  # a JWT (RFC 7515 §3.1)
-        claims = await service.verifier.verify(credentials, now=time())
-        if not service.follower.trusted:
-            raise Unavailable("the log cannot be read just now, nor what it revokes")
-        if service.control.revocations.refuse(claims):
-            raise Revoked("the token has been revoked")
-        return claims
+    credentials, service = bearer(request), service_of(request)
+    if _is_token(credentials):
+        return await _believed(request, credentials, service)
     return key_with(request, service, "read")
 
 
+Client = Annotated[Claims, Depends(_client)]
 ClientOrReader = Annotated[Claims | ApiKey, Depends(_client_or_reader)]
 
 
@@ -109,10 +142,21 @@ class KeyFirst(APIRoute):
 
         async def ask_first(request: Request) -> Response:
             if self.body_field is not None:
-                service = service_of(request)
-                service.keyring.authenticate(bearer(request), now=time())
+                await self.ask(request)
                 # Starlette keeps a body that has been read under this name.
-                request._body = await read_body(request, service.settings.max_body)  # noqa: SLF001
+                request._body = await read_body(request, service_of(request).settings.max_body)  # noqa: SLF001
             return await handle(request)
 
         return ask_first
+
+    async def ask(self, request: Request) -> None:
+        """Raise Unauthorized unless it presents an API key."""
+        service_of(request).keyring.authenticate(bearer(request), now=time())
+
+
+class TokenFirst(KeyFirst):
+    """The same for clients: asks for the token."""
+
+    async def ask(self, request: Request) -> None:
+        """Raise Unauthorized or Forbidden unless it presents a client's token."""
+        await client_of(request)

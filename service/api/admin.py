@@ -1,21 +1,19 @@
-"""For admins: revocations, connections, API keys."""
+"""For admins: revocations and connections."""
 
-from datetime import UTC, datetime
 from time import time
 from typing import Annotated, Any, Final, Self
 
 import msgspec
 from fastapi import APIRouter, Path, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.api.access import Admin, KeyFirst, Scope
+from service.api.access import Acting, Admin, KeyFirst
 from service.api.lists import After, Limit, Listed, listed
 from service.api.service import InService, Service
-from service.auth.keys import generate
-from service.domain.addresses import Patterns, check_user
+from service.domain.addresses import check_user
 from service.domain.delivery import State
 from service.domain.errors import NotFound
-from service.store import admin, log
+from service.store import admin
 from service.stream.hub import Receiver
 
 router = APIRouter(tags=["admin"], route_class=KeyFirst)
@@ -60,7 +58,7 @@ class Closed(BaseModel):
 
 
 @router.post("/v1/revocations", operation_id="revoke", status_code=201)
-async def revoke(order: RevocationIn, key: Admin, service: InService) -> Closed:
+async def revoke(order: RevocationIn, by: Acting, service: InService) -> Closed:
     """Revoke tokens: matching sockets are closed at once, and no handshake accepts them again."""
     if order.user is not None:
         check_user(order.user, "#/user")
@@ -71,8 +69,8 @@ async def revoke(order: RevocationIn, key: Admin, service: InService) -> Closed:
         issued_before = max(int(time()), -1 if last is None else last + 1)
     async with service.database.connection() as connection:
         revoked = await admin.revoke(
-            connection, service.follower.seen,
-            jti=order.jti, user=order.user, issued_before=issued_before, ban=order.ban, by=key.id,
+            connection, service.follower.seen, by,
+            jti=order.jti, user=order.user, issued_before=issued_before, ban=order.ban,
         )  # fmt: skip
     return await _carried_out(service, revoked.id, revoked.position)
 
@@ -103,10 +101,10 @@ def _revocation(row: Any) -> dict[str, Any]:
 
 
 @router.delete("/v1/revocations/{id}", operation_id="liftRevocation", status_code=204)
-async def lift(id: Id, _: Admin, service: InService) -> None:  # noqa: A002 - the field's name
+async def lift(id: Id, by: Acting, service: InService) -> None:  # noqa: A002 - the field's name
     """Take a revocation back: its tokens are good again, as far as nothing else is against them."""
     async with service.database.connection() as connection:
-        position = await admin.lift(connection, service.follower.seen, id)
+        position = await admin.lift(connection, service.follower.seen, by, id)
     if position is None:
         raise NotFound("there is no revocation of this id")
     await service.follower.reached_within(position, CLOSED_WITHIN)
@@ -143,68 +141,8 @@ def _connection(service: Service, connection: Receiver) -> dict[str, Any]:
 
 
 @router.delete("/v1/connections/{id}", operation_id="disconnect")
-async def disconnect(id: Id, _: Admin, service: InService) -> Closed:  # noqa: A002
+async def disconnect(id: Id, by: Acting, service: InService) -> Closed:  # noqa: A002
     """Close one connection (4010), on whichever instance it is. Its token stays good."""
     async with service.database.connection() as connection:
-        position = await log.append_disconnect(connection, service.follower.seen, id)
+        position = await admin.disconnect(connection, service.follower.seen, by, id)
     return await _carried_out(service, id, position)
-
-
-class KeyIn(BaseModel):
-    """A new API key."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field(min_length=1, max_length=128)
-    scopes: list[Scope] = Field(min_length=1)
-    addresses: list[str] | None = Field(
-        default=None, max_length=100, description="Patterns it may publish to; default: any"
-    )
-    expires_at: AwareDatetime | None = None
-
-
-class KeyOut(BaseModel):
-    """A new API key. `key` is shown this once and kept nowhere."""
-
-    id: str
-    key: str
-
-
-@router.post("/v1/keys", operation_id="createKey", status_code=201)
-async def create_key(order: KeyIn, _: Admin, service: InService) -> KeyOut:
-    """Make an API key."""
-    patterns = None if order.addresses is None else list(Patterns(order.addresses))
-    made = generate()
-    async with service.database.connection() as connection:
-        position = await admin.put_key(
-            connection, service.follower.seen, id=made.id, name=order.name,
-            secret_hash=made.secret_hash, scopes=sorted(set(order.scopes)), addresses=patterns,
-            expires_at=order.expires_at,
-        )  # fmt: skip
-    await service.follower.reached_within(position, CLOSED_WITHIN)
-    return KeyOut(id=made.id, key=made.presented)
-
-
-@router.get("/v1/keys", operation_id="listKeys")
-async def keys(_: Admin, service: InService, after: After = "", limit: Limit = 100) -> Listed:
-    """List the API keys, without their secrets."""
-    rows = await admin.list_keys(service.database, after, limit + 1)
-    used = service.keyring.last_used
-    return listed(rows, limit, lambda row: _key(row, used.get(row["id"])), lambda row: row["id"])
-
-
-def _key(row: Any, used: float | None) -> dict[str, Any]:
-    shown = dict(row)
-    if used is not None:
-        shown["last_used_at"] = datetime.fromtimestamp(used, UTC)
-    return shown
-
-
-@router.delete("/v1/keys/{id}", operation_id="deleteKey", status_code=204)
-async def delete_key(id: Id, _: Admin, service: InService) -> None:  # noqa: A002
-    """Delete an API key; it is refused from then on."""
-    async with service.database.connection() as connection:
-        position = await admin.delete_key(connection, service.follower.seen, id)
-    if position is None:
-        raise NotFound("there is no key of this id")
-    await service.follower.reached_within(position, CLOSED_WITHIN)

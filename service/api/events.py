@@ -20,6 +20,7 @@ async def publish(request: Request) -> Response:
     key = key_with(request, service, "publish")
     body = await read_body(request, service.settings.max_body)
     post = read_post(request.scope["path"], body, key, service.rules, time(), request.headers)
+    request.state.standings = service.limits.charge_key(key, post.units, len(post.ephemeral))
     submitted = submit(service, post)
     outcomes = [] if submitted is None else await submitted
     pass_on(service.follower.hub, post, outcomes)

@@ -8,7 +8,7 @@ protocol byte for byte, and so does all that follows on its connection.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import time
 from typing import Any, Final, NamedTuple, cast
@@ -33,6 +33,7 @@ from service.auth.keys import ApiKey
 from service.domain.cloudevents import SPECVERSION
 from service.domain.errors import TidingsError
 from service.domain.events import Outcome
+from service.domain.limits import Standing, ratelimit_headers
 from service.domain.problems import CONTENT_TYPE, problem_body, problem_headers, status_of
 from service.domain.request import MAX_HEAD, Request, read_request
 from service.domain.response import response
@@ -62,6 +63,7 @@ class _Head(NamedTuple):
     request_id: str
     once: Mapping[str, str]
     """The ``Idempotency-Key`` by its name, if there is one."""
+    standings: Sequence[Standing] = ()
 
 
 class Intake(asyncio.Protocol):
@@ -223,6 +225,8 @@ class Intake(asyncio.Protocol):
         try:
             key = key_of(head.authorization, service, "publish") if late else head.key
             post = read_post(head.path, body, key, service.rules, time(), head.once)
+            if standings := service.limits.charge_key(key, post.units, len(post.ephemeral)):
+                head = head._replace(standings=standings)
             future = submit(service, post)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             self._failed(head, error)
@@ -264,18 +268,18 @@ class Intake(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             self._failed(head, error)
             return
-        extra = ((b"idempotent-replayed", b"true"),) if told.replayed else ()
+        extra = [*_told(head), (b"idempotent-replayed", b"true")] if told.replayed else _told(head)
         self._write(head.path, head.request_id, told.status, b"application/json", told.body, extra)
 
     def _failed(self, head: _Head, error: BaseException) -> None:
         if not isinstance(error, TidingsError):
             log.error("a request failed", exc_info=error, extra={"request_id": head.request_id})
             error = TidingsError("internal error")
-        self._refuse(head.path, head.request_id, error)
+        self._refuse(head.path, head.request_id, error, *_told(head))
 
-    def _refuse(self, path: str, own_id: str, error: TidingsError) -> None:
+    def _refuse(self, path: str, own_id: str, error: TidingsError, *told: Header) -> None:
         self._service.metrics.refusals.labels(error.code).inc()
-        extra = [(name.encode(), value.encode()) for name, value in problem_headers(error).items()]
+        extra = [*told, *_encoded(problem_headers(error))]
         kind, body = CONTENT_TYPE.encode(), problem_body(error, own_id)
         self._write(path, own_id, status_of(error), kind, body, extra)
 
@@ -306,3 +310,11 @@ def is_ours(request: Request) -> bool:
 def _once(headers: Mapping[bytes, bytes]) -> Mapping[str, str]:
     key = headers.get(b"idempotency-key")
     return {} if key is None else {"idempotency-key": key.decode("latin-1")}
+
+
+def _told(head: _Head) -> list[Header]:
+    return _encoded(ratelimit_headers(head.standings)) if head.standings else []
+
+
+def _encoded(headers: Mapping[str, str]) -> list[Header]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]

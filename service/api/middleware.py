@@ -1,4 +1,4 @@
-"""Around every request: its id, and a count of how it ended."""
+"""Around every request: its id, where its caller stands with the limits, and a count of how it ended."""
 
 import logging
 import re
@@ -9,6 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 
 from service.domain.errors import TidingsError
+from service.domain.limits import ratelimit_headers
 from service.domain.problems import CONTENT_TYPE, problem_body
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ class RequestId:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["X-Request-Id"] = own_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = own_id
+                headers.update(ratelimit_headers(scope["state"].get("standings", ())))
                 _count(scope, message["status"])
             await send(message)
 

@@ -14,6 +14,7 @@ from service.store.database import Database
 from service.stream.appender import Appender
 from service.stream.control import Control
 from service.stream.follower import Follower
+from service.stream.limits import Limits
 from service.stream.scheduler import Scheduler
 
 
@@ -32,6 +33,7 @@ class Service:
     keyring: Keyring
     verifier: TokenVerifier
     minter: TokenMinter | None
+    limits: Limits
     metrics: Metrics
 
 

@@ -50,7 +50,7 @@ async def mint(order: TokenIn, key: TokenIssuer, service: InService) -> TokenOut
     ):
         for index, value in enumerate(getattr(order, field)):
             check(value, f"#/{field}/{index}")
-    key.may_grant(order.publish)
+    key.may_grant(_reach(order))
     if order.ttl > service.settings.token_max_age:
         raise Invalid(f"at most {service.settings.token_max_age:.0f} s", "#/ttl")
     # A token of the second in which the user was revoked would be refused with the others.
@@ -60,6 +60,12 @@ async def mint(order: TokenIn, key: TokenIssuer, service: InService) -> TokenOut
         raise Conflict("a revocation is in force for every token of this user issued before a later time")
     claims = _claims(order, issued_at)
     return TokenOut(token=service.minter.mint(claims), expires_at=issued_at + order.ttl)
+
+
+def _reach(order: TokenIn) -> list[str]:
+    """Return what the token's user could receive from or publish to; presence shows every user."""
+    rooms = [f"room:{room}" for room in (*order.rooms, *order.join)]
+    return [f"user:{order.user}", *rooms, *order.publish, *(["user:*"] if order.presence else [])]
 
 
 def _claims(order: TokenIn, issued_at: int) -> dict[str, Any]:

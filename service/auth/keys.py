@@ -15,6 +15,7 @@ import msgspec
 
 from service.domain.addresses import Patterns
 from service.domain.errors import Forbidden, Unauthorized
+from service.domain.limits import Limit, Quota
 
 SCOPES: Final = frozenset({"publish", "read", "tokens", "admin"})
 ADMIN: Final = "admin"
@@ -46,6 +47,11 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     addresses: Patterns | None = None
     """What it may publish to, read and let others publish to; None is anything."""
     expires_at: float | None = None
+    former_hash: bytes | None = None
+    """The secret before the last rotation, which is believed until ``former_until``."""
+    former_until: float = 0.0
+    limit: Limit | None = None
+    quota: Quota | None = None
 
     @property
     def producer(self) -> str:
@@ -56,6 +62,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
         """Raise Forbidden unless the key has the scope; ``admin`` implies them all."""
         if scope not in self.scopes and "admin" not in self.scopes:
             raise Forbidden(f"the key does not have the scope {scope}")
+        if scope == "admin" and self.addresses is not None:
+            raise Forbidden("the key is limited to addresses, and what admins do has no such bounds")
 
     def may_publish(self, address: str) -> None:
         """Raise Forbidden unless the key may publish to ``address``."""
@@ -67,15 +75,16 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
         if self.addresses is not None and not self.addresses.match(address):
             raise Forbidden("the key is limited to other addresses")
 
-    def may_grant(self, publish: Iterable[str]) -> None:
-        """Raise Forbidden where a client would get a pattern that the key itself does not have."""
-        if self.addresses is not None and not all(map(self.addresses.cover, publish)):
+    def may_grant(self, addresses: Iterable[str]) -> None:
+        """Raise Forbidden where a client would reach an address or pattern that the key itself does not."""
+        if self.addresses is not None and not all(map(self.addresses.cover, addresses)):
             raise Forbidden("the key is limited to other addresses")
 
 
-def generate() -> NewKey:
-    """Make a key."""
-    key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+def generate(key_id: str | None = None) -> NewKey:
+    """Make a key, or another secret for the one with this id."""
+    key_id = key_id or secrets.token_hex(8)
+    secret = secrets.token_urlsafe(32)
     return NewKey(key_id, f"tk_{key_id}_{secret}", hash_of(secret))
 
 
@@ -121,6 +130,11 @@ class Keyring:
         """When each key was last used here, in seconds since the epoch."""
         return MappingProxyType(self._last_used)
 
+    @property
+    def has_quotas(self) -> bool:
+        """Tell whether any key has a quota."""
+        return any(key.quota is not None for key in self._keys.values())
+
     def put(self, key: ApiKey) -> None:
         """Put a key in force, in place of one with its id."""
         self._keys[key.id] = key
@@ -138,8 +152,10 @@ class Keyring:
             return self._admin
         key_id, secret = parse(presented)
         key = self._keys.get(key_id)
-        expected = _NOBODY if key is None else key.secret_hash
-        if not compare_digest(hash_of(secret), expected) or key is None:
+        digest = hash_of(secret)
+        current = compare_digest(digest, _NOBODY if key is None else key.secret_hash)
+        former = compare_digest(digest, _NOBODY if key is None else key.former_hash or _NOBODY)
+        if key is None or not (current or (former and now < key.former_until)):
             raise _unknown()
         if key.expires_at is not None and key.expires_at <= now:
             raise Unauthorized("the API key has expired")
@@ -147,6 +163,11 @@ class Keyring:
         return key
 
     def used(self) -> dict[str, float]:
-        """Return when keys were last used since this was last asked, for whoever writes it down."""
-        used, self._unsaved = self._unsaved, {}
-        return used
+        """Return when keys were last used, as far as that has not been saved."""
+        return dict(self._unsaved)
+
+    def saved(self, used: Mapping[str, float]) -> None:
+        """Know that this has been written down."""
+        for key_id, at in used.items():
+            if self._unsaved.get(key_id) == at:
+                del self._unsaved[key_id]

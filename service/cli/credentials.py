@@ -1,5 +1,6 @@
-"""``tidings token``, ``key`` and ``revoke``: who may what."""
+"""``tidings token``, ``key``, ``revoke`` and ``audit``: who may what, and who did."""
 
+import json
 import re
 from time import time
 from typing import Annotated, Any
@@ -27,6 +28,11 @@ def duration(text: str) -> int:
     if not match or int(match[1]) == 0:
         raise typer.BadParameter("must be like 90, 15m, 12h or 7d")
     return int(match[1]) * _SECONDS[match[2]]
+
+
+def overlap(text: str) -> int:
+    """Return the seconds in a duration, or 0."""
+    return 0 if text == "0" else duration(text)
 
 
 Ttl = Annotated[
@@ -92,13 +98,14 @@ def create(
     address: Annotated[
         list[str] | None, typer.Option(help="A pattern it may publish to; repeat it. [default: any]")
     ] = None,
+    rate: Annotated[float | None, typer.Option(help="Events a second.", show_default="the service's")] = None,
+    quota: Annotated[int | None, typer.Option(help="Events a day.", show_default="any")] = None,
     url: Url = DEFAULT_URL,
     key: Key = None,
 ) -> None:
     """Make an API key and print it; it is shown this once."""
-    order: dict[str, Any] = {"name": name, "scopes": scope}
-    if address:
-        order["addresses"] = address
+    given = {"addresses": address or None, "rate": rate, "quota": quota}
+    order = {"name": name, "scopes": scope, **{k: v for k, v in given.items() if v is not None}}
     with Remote(url, key) as remote:
         typer.echo(remote.post("/v1/keys", order)["key"])
 
@@ -113,6 +120,21 @@ def list_(url: Url = DEFAULT_URL, key: Key = None) -> None:
             times = (one.get("expires_at") or "never", one.get("last_used_at") or "never")
             table.add_row(one["id"], one["name"], *(" ".join(x) for x in lists), *times)
     Console(markup=False).print(table)
+
+
+@keys.command("rotate")
+def rotate(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
+    overlap: Annotated[
+        int, typer.Option(parser=overlap, metavar="TIME", help="How long the former secret stays good.")
+    ] = "24h",  # type: ignore[assignment] # the parser makes a number of it
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """Give an API key another secret and print it; it is shown this once."""
+    with Remote(url, key) as remote:
+        done = remote.post(f"/v1/keys/{quote(key_id, safe='')}/rotate", {"overlap": overlap})
+    typer.echo(done["key"])
 
 
 @keys.command("revoke")
@@ -143,3 +165,16 @@ def revoke(
         done = remote.post("/v1/revocations", order)
     more = "" if done["complete"] else " (and perhaps more on other instances)"
     typer.echo(f"revocation {done['id']}: {done['closed']} connections closed{more}")
+
+
+def audit(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 20,
+    url: Url = DEFAULT_URL,
+    key: Key = None,
+) -> None:
+    """List what admins did, newest first."""
+    with Remote(url, key) as remote:
+        table = Table("at", "actor", "action", "subject", "detail", box=None)
+        for one in remote.get("/v1/audit", limit=limit)["data"]:
+            table.add_row(one["at"], one["actor"], one["action"], one["subject"], json.dumps(one["detail"]))
+    Console(markup=False).print(table)

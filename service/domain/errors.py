@@ -22,7 +22,12 @@ Each carries a stable ``code`` (it goes into problems and ``error`` frames alike
 the edges map it to a status or a close code.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.domain.limits import Standing
 
 
 class TidingsError(Exception):
@@ -100,13 +105,19 @@ class InFlight(Conflict):
 
 
 class RateLimited(TidingsError):
-    """Over a limit of rate or number; ``retry_after`` in seconds, where waiting helps."""
+    """Over a limit of rate or number; ``retry_after`` in seconds, where waiting helps.
+
+    ``standings`` say how the limits stand, where it is one of those that are told.
+    """
 
     code = "rate_limited"
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after: float | None = None, standings: "Sequence[Standing]" = ()
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.standings = standings
 
 
 class Unavailable(TidingsError):

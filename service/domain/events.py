@@ -15,8 +15,15 @@ MAX_UNIT_ENTRIES: Final = 5_000
 MAX_UNIT_BYTES: Final = 8 * 1024 * 1024
 
 Kind = Literal[
-    "event", "recalled", "joined", "left", "revoked", "lifted", "disconnect", "key", "key_deleted",
+    "event", "recalled", "read", "joined", "left", "revoked", "lifted", "disconnect", "key", "key_deleted",
 ]  # fmt: skip
+
+DELIVERED: Final = frozenset[Kind]({"event", "read"})
+"""Kinds that are only delivered: they change nothing of who gets what."""
+MEMBERSHIP: Final = frozenset[Kind]({"joined", "left"})
+"""Kinds that are delivered, and from which on others are due."""
+FOR_CLIENTS: Final = DELIVERED | MEMBERSHIP
+"""A newer version beside this one may write kinds that this one has no frame for."""
 
 
 class Entry(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -24,7 +31,8 @@ class Entry(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     ``event`` carries a producer's event, and ``recalled`` the position of one that was taken back, at
     the same address. ``joined`` and ``left`` stand at ``user:<id>`` with the room as their type and the
-    membership's source as data. The other kinds stand at ``control`` and are for the instances.
+    membership's source as data; ``read`` too, with what of the inbox was marked as read, and what is
+    unread since, as an object. The other kinds stand at ``control`` and are for the instances.
     ``time`` is RFC 3339 in UTC with milliseconds; ``expires_at`` in seconds since the epoch.
 
     ``frame`` is the finished WebSocket frame, which is the same for all receivers; ``frames.finished``

@@ -28,6 +28,12 @@ class _Event(msgspec.Struct, omit_defaults=True, rename={"sender": "from"}, gc=F
     sender: str | None = None
 
 
+class _InboxEvent(_Event, kw_only=True, gc=False):
+    """The same with its read state, as the inbox shows it."""
+
+    read: bool
+
+
 class _EventFrame(_Event, tag_field="type", tag="event", gc=False):
     """The same with its ``type``, as sockets show it."""
 
@@ -67,12 +73,16 @@ def entry_frame(entry: Entry) -> bytes:
         return frame("joined_room", room=entry.type, position=entry.position)
     if entry.kind == "left":
         return frame("left_room", room=entry.type, position=entry.position)
+    if entry.kind == "read":
+        return frame("inbox_read", position=entry.position, **msgspec.json.decode(entry.data))
     return _text(_shown(_EventFrame, entry))
 
 
-def _shown(shape: type[_Event], entry: Entry) -> _Event:
+def _shown(shape: type[_Event], entry: Entry, **more: Any) -> _Event:
     data = msgspec.Raw(entry.data)
-    return shape(entry.position, entry.event_id, entry.address, entry.type, data, entry.time, entry.sender)
+    return shape(
+        entry.position, entry.event_id, entry.address, entry.type, data, entry.time, entry.sender, **more
+    )
 
 
 def ephemeral_frame(
@@ -89,6 +99,13 @@ def gap_frame(gap: Gap) -> bytes:
 
 def event_list(entries: Iterable[Entry], next_cursor: str | None) -> bytes:
     """Return a page of events as JSON, with the cursor of the page after it."""
-    data = b",".join(_text(_shown(_Event, entry)) for entry in entries)
-    more = b"true" if next_cursor is not None else b"false"
-    return b'{"data":[%s],"next_cursor":%s,"has_more":%s}' % (data, _text(next_cursor), more)
+    return _list([_shown(_Event, entry) for entry in entries], next_cursor)
+
+
+def inbox_list(items: Iterable[tuple[Entry, bool]], next_cursor: str | None) -> bytes:
+    """Return a page of an inbox as JSON: events, and whether each of them is read."""
+    return _list([_shown(_InboxEvent, entry, read=read) for entry, read in items], next_cursor)
+
+
+def _list(data: list[_Event], next_cursor: str | None) -> bytes:
+    return _text({"data": data, "next_cursor": next_cursor, "has_more": next_cursor is not None})

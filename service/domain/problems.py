@@ -1,5 +1,6 @@
 """How an error is told over HTTP: RFC 9457 problem details, one table for both edges."""
 
+from math import ceil
 from typing import Final
 
 import msgspec
@@ -18,6 +19,7 @@ from service.domain.errors import (
     Unauthorized,
     Unavailable,
 )  # fmt: skip
+from service.domain.limits import ratelimit_headers
 
 CONTENT_TYPE: Final = "application/problem+json"
 
@@ -43,8 +45,10 @@ def status_of(error: TidingsError) -> int:
 
 def problem_headers(error: TidingsError) -> dict[str, str]:
     """Return the headers that go with a problem (RFC 9110 §10.2.3, §11.6.1)."""
+    told = ratelimit_headers(error.standings) if isinstance(error, RateLimited) else {}
     if isinstance(error, Unavailable | RateLimited | InFlight) and error.retry_after is not None:
-        return {"retry-after": str(max(1, round(error.retry_after)))}
+        # Rounded up: who comes back too early is refused again.
+        return {"retry-after": str(max(1, ceil(error.retry_after))), **told}
     if isinstance(error, Unauthorized):
         return {"www-authenticate": "Bearer"}
     return {}

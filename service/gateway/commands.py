@@ -31,6 +31,7 @@ from service.store.database import Database
 from service.store.log import timestamp
 from service.stream.appender import Appender
 from service.stream.follower import Follower
+from service.stream.limits import Limits
 
 MEMBERS_SHOWN = 1000
 
@@ -40,12 +41,13 @@ class Commands:
 
     def __init__(
         self, database: Database, follower: Follower, appender: Appender, verifier: TokenVerifier,
-        refresh: Callable[[Connection, Claims], None], *, max_rooms: int, max_data: int,
+        limits: Limits, refresh: Callable[[Connection, Claims], None], *, max_rooms: int, max_data: int,
     ) -> None:  # fmt: skip
         self._database = database
         self._follower = follower
         self._appender = appender
         self._verifier = verifier
+        self._limits = limits
         self._refresh_with = refresh
         self._max_rooms = max_rooms
         self._max_data = max_data
@@ -121,6 +123,7 @@ class Commands:
         data = check_publish(command, self._max_data)
         if not connection.claims.publish.match(command.to):
             raise Forbidden(f"the token does not grant publishing to {command.to}")
+        self._limits.charge_user(connection.user)
         exclude = () if command.echo else (f"{connection.user}\n{connection.device}",)
         if command.ephemeral:
             time = timestamp(datetime.now(UTC))

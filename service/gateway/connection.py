@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, cast
 from service.domain.claims import Claims
 from service.domain.commands import AnyCommand
 from service.domain.delivery import Delivery, State
+from service.domain.events import FOR_CLIENTS
 from service.domain.frames import finished, frame, gap_frame
 from service.domain.recent import Page
 from service.domain.websocket import Close as CloseMessage
@@ -160,7 +161,11 @@ class Connection(Receiver, asyncio.Protocol):
 
     def write_page(self, page: Page) -> None:
         """Write what is due of a page, and ask how far it got."""
-        due = [e for e in page.entries if not (e.exclude and e.withheld_from(self.user, self.device))]
+        due = [
+            e
+            for e in page.entries
+            if e.kind in FOR_CLIENTS and not (e.exclude and e.withheld_from(self.user, self.device))
+        ]
         parts = [finished(entry) for entry in due]
         if page.gap is not None:
             parts.insert(0, text_frame(gap_frame(page.gap)))

@@ -28,6 +28,7 @@ from service.store.database import Database
 from service.stream.appender import Appender
 from service.stream.cursors import Cursors
 from service.stream.follower import Follower
+from service.stream.limits import Limits
 from service.stream.sessions import Sessions
 
 log = logging.getLogger("tidings.gateway")
@@ -59,7 +60,7 @@ class Gateway:
     def __init__(
         self, settings: Settings, database: Database, verifier: TokenVerifier,
         revocations: Revocations, follower: Follower, appender: Appender, sessions: Sessions,
-        cursors: Cursors, metrics: Metrics, *, identity: str,
+        cursors: Cursors, limits: Limits, metrics: Metrics, *, identity: str,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.database = database
@@ -72,7 +73,7 @@ class Gateway:
         self.metrics = metrics
         self.identity = identity
         self._commands = Commands(
-            database, follower, appender, verifier, self.refresh,
+            database, follower, appender, verifier, limits, self.refresh,
             max_rooms=settings.max_rooms_per_user, max_data=settings.max_data,
         )  # fmt: skip
         self.pulse = Pulse(self.hub, cursors, settings.heartbeat, settings.ack_interval)

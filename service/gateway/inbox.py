@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from math import ceil
 from typing import TYPE_CHECKING, Final, cast
 
 from service.domain.commands import Ack, AnyCommand, Ping, Pong, read_command, read_envelope
@@ -99,7 +100,11 @@ class Inbox:
 
     def _refuse(self, error: TidingsError, ref: Ref) -> None:
         self._connection.gateway.metrics.refusals.labels(error.code).inc()
-        self._connection.reply(frame("error", ref=ref, code=error.code, message=str(error)))
+        wait = error.retry_after if isinstance(error, RateLimited) else None
+        self._connection.reply(frame(
+            "error", ref=ref, code=error.code, message=str(error),
+            retry_after_ms=None if wait is None else ceil(wait * 1000),
+        ))  # fmt: skip
 
     @property
     def _transport(self) -> asyncio.Transport:

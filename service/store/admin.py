@@ -1,15 +1,21 @@
-"""What admins keep: revocations, API keys; and the instances' leases."""
+"""What admins keep: revocations; and the instances' leases."""
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import asyncpg
 import sqlalchemy as sa
 from sqlalchemy import RowMapping
 
+from service.store.audit import Actor, audited, record_of
 from service.store.database import Database, one
-from service.store.tables import api_keys, revocations
+from service.store.tables import revocations
+
+REVOKE: Final = audited("select * from tidings.revoke($5, $6, $7, $8, $9, $10)", "act.id")
+LIFT: Final = audited("select tidings.lift_revocation($5, $6) as position", "$6")
+DISCONNECT: Final = audited(
+    "select tidings.append_one($5, 'disconnect', 'control', $6, '') as position", "$6"
+)
 
 LEASE: Final = """
 insert into tidings.instances as i (id, seen_at) values ($1, clock_timestamp())
@@ -19,11 +25,6 @@ on conflict (id) do update set seen_at = excluded.seen_at
 OTHERS: Final = """
 select count(*) from tidings.instances
 where id <> $1 and seen_at > clock_timestamp() - make_interval(secs => $2)
-"""
-
-USED: Final = """
-update tidings.api_keys k set last_used_at = to_timestamp(u.at)
-from unnest($1::text[], $2::float8[]) as u(id, at) where k.id = u.id
 """
 
 PRUNE: Final = """
@@ -49,47 +50,30 @@ class Revoked(NamedTuple):
 
 
 async def revoke(
-    connection: asyncpg.Connection, seen: int, *,
-    jti: str | None, user: str | None, issued_before: int | None, ban: bool, by: str,
+    connection: asyncpg.Connection, seen: int, by: Actor, *,
+    jti: str | None, user: str | None, issued_before: int | None, ban: bool,
 ) -> Revoked:  # fmt: skip
-    """Write a revocation: its row and its log entry at once."""
+    """Write a revocation: its row, its log entry and its record at once."""
+    detail = {"jti": jti, "user": user, "issued_before": issued_before, "ban": ban}
     row = await one(
-        connection, "select * from tidings.revoke($1, $2, $3, $4, $5, $6)",
-        seen, jti, user, issued_before, ban, by,
+        connection, REVOKE, *record_of(by, "token.revoke", detail),
+        seen, jti, user, issued_before, ban, by.key,
     )  # fmt: skip
     return Revoked(row["id"], row["position"])
 
 
-async def lift(connection: asyncpg.Connection, seen: int, revocation_id: str) -> int | None:
+async def lift(connection: asyncpg.Connection, seen: int, by: Actor, revocation_id: str) -> int | None:
     """Take a revocation back; return the entry's position, or None if there is none of this id."""
-    position: int | None = await connection.fetchval(
-        "select tidings.lift_revocation($1, $2)", seen, revocation_id
-    )
+    row = await one(connection, LIFT, *record_of(by, "revocation.lift"), seen, revocation_id)
+    position: int | None = row["position"]
     return position
 
 
-async def put_key(
-    connection: asyncpg.Connection, seen: int, *,
-    id: str, name: str, secret_hash: bytes, scopes: Sequence[str],  # noqa: A002 - the field's name
-    addresses: Sequence[str] | None, expires_at: datetime | None,
-) -> int:  # fmt: skip
-    """Keep a new API key; return its entry's position."""
-    position: int = await connection.fetchval(
-        "select tidings.put_key($1, $2, $3, $4, $5, $6, $7)",
-        seen, id, name, secret_hash, scopes, addresses, expires_at,
-    )  # fmt: skip
+async def disconnect(connection: asyncpg.Connection, seen: int, by: Actor, connection_id: str) -> int:
+    """Write the order to close one connection; return its position."""
+    row = await one(connection, DISCONNECT, *record_of(by, "connection.disconnect"), seen, connection_id)
+    position: int = row["position"]
     return position
-
-
-async def delete_key(connection: asyncpg.Connection, seen: int, key_id: str) -> int | None:
-    """Delete an API key; return the entry's position, or None if there is none of this id."""
-    position: int | None = await connection.fetchval("select tidings.delete_key($1, $2)", seen, key_id)
-    return position
-
-
-async def keys_used(connection: asyncpg.Connection, used: Mapping[str, float]) -> None:
-    """Note when keys were last used, in seconds since the epoch."""
-    await connection.execute(USED, list(used), list(used.values()))
 
 
 async def renew_lease(connection: asyncpg.Connection, instance: str) -> None:
@@ -118,12 +102,4 @@ async def list_revocations(database: Database, after: str, limit: int) -> Sequen
     """Return revocations in force, by id."""
     return await database.rows(
         sa.select(revocations).where(revocations.c.id > after).order_by(revocations.c.id).limit(limit)
-    )
-
-
-async def list_keys(database: Database, after: str, limit: int) -> Sequence[RowMapping]:
-    """Return API keys without their secrets, by id."""
-    columns = [c for c in api_keys.c if c.name != "secret_hash"]
-    return await database.rows(
-        sa.select(*columns).where(api_keys.c.id > after).order_by(api_keys.c.id).limit(limit)
     )

@@ -15,13 +15,13 @@ from service.domain.revocations import Revocation
 from service.store.database import one
 
 # In the order of an entry's fields. A float is read in a sixth of the time of a timestamptz.
-_COLUMNS: Final = (
+COLUMNS: Final = (
     "position, kind, address, type, data, date_part('epoch', time) as time, lead, id, sender, exclude,"
     " date_part('epoch', expires_at) as expires_at, collapse_key"
 )
 
 RANGE: Final = f"""
-select {_COLUMNS} from tidings.events
+select {COLUMNS} from tidings.events
 where position > $1 and position <= $2 order by position limit $3
 """
 
@@ -34,7 +34,7 @@ from tidings.log l
 left join lateral (
     select e.* from unnest($3::text[], $4::bigint[], $5::bigint[]) as a(address, since, until)
     cross join lateral (
-        select {_COLUMNS} from tidings.events e
+        select {COLUMNS} from tidings.events e
         where e.address = a.address
           and e.position > greatest($1, a.since) and e.position <= least($2, a.until)
         order by e.position limit $6) e
@@ -47,10 +47,7 @@ select l.identity, tidings.head() as head, l.floor,
        (select coalesce(json_agg(json_strip_nulls(json_build_object(
             'id', id, 'jti', jti, 'user', user_id, 'issued_before', issued_before, 'ban', ban))), '[]')
         from tidings.revocations)::text as revocations,
-       (select coalesce(json_agg(json_build_object(
-            'id', id, 'name', name, 'secret_hash', encode(secret_hash, 'hex'), 'scopes', scopes,
-            'addresses', addresses, 'expires_at', extract(epoch from expires_at))), '[]')
-        from tidings.api_keys)::text as keys,
+       (select coalesce(json_agg(tidings.key_record(k)), '[]') from tidings.api_keys k)::text as keys,
        current_setting('fsync') as fsync, current_setting('synchronous_commit') as synchronous_commit
 from tidings.log l
 """
@@ -61,7 +58,7 @@ select e.*, tidings.head() as head, coalesce((select max(id) from tidings.lineag
        pg_is_in_recovery() as standby
 from tidings.log l cross join tidings.position p
 left join lateral (
-    select {_COLUMNS} from tidings.events
+    select {COLUMNS} from tidings.events
     where address = 'control' and position > $1 order by position limit 1000) e on true
 """
 
@@ -84,7 +81,7 @@ order by 1, 2
 """
 
 ROOM_EVENTS: Final = f"""
-select {_COLUMNS} from tidings.events e
+select {COLUMNS} from tidings.events e
 where address = $1 and kind = 'event' and position > $2 and position < $3
 order by position {{order}} limit $4
 """
@@ -146,7 +143,7 @@ async def confirm(connection: asyncpg.Connection, position: int) -> Head:
     first = rows[0]
     if first["standby"]:
         raise Unavailable("the database is a standby: what it knows may be old")
-    return Head(first["head"], first["lineage"], first["drawn"], first["room"], _entries(rows))
+    return Head(first["head"], first["lineage"], first["drawn"], first["room"], entries_of(rows))
 
 
 async def keep_ahead(connection: asyncpg.Connection, seen: int) -> None:
@@ -157,7 +154,7 @@ async def keep_ahead(connection: asyncpg.Connection, seen: int) -> None:
 async def between(connection: asyncpg.Connection, after: int, upto: int, limit: int) -> Group:
     """Read the log in ``(after, upto]``, or the first ``limit`` entries of it."""
     rows = await connection.fetch(RANGE, after, upto, limit)
-    entries = _entries(rows)
+    entries = entries_of(rows)
     return Group(after, entries[-1].position if len(entries) == limit else upto, entries)
 
 
@@ -168,7 +165,7 @@ async def page(
     addresses, sinces, untils = zip(*intervals, strict=True)
     rows = await connection.fetch(PAGE, after, upto, addresses, sinces, untils, limit)
     floor, lost_to = rows[0]["floor"], rows[0]["lost_to"]
-    entries = _entries(rows)
+    entries = entries_of(rows)
     gap = None
     if lost_to is not None:
         gap = Gap(after, lost_to, "failover")
@@ -183,7 +180,7 @@ async def room_events(
     """Read events of a room strictly between two positions, newest or oldest first."""
     statement = ROOM_EVENTS.format(order="desc" if newest else "asc")
     rows = await connection.fetch(statement, f"room:{room}", after, before, limit)
-    return _entries(rows)
+    return entries_of(rows)
 
 
 async def originals(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) -> list[list[Original]]:
@@ -202,14 +199,6 @@ async def ensure_partitions(connection: asyncpg.Connection) -> None:
     await connection.fetchval("select tidings.ensure_partitions()")
 
 
-async def append_disconnect(connection: asyncpg.Connection, seen: int, connection_id: str) -> int:
-    """Write the order to close one connection; return its position."""
-    position: int = await connection.fetchval(
-        "select tidings.append_one($1, 'disconnect', 'control', $2, '')", seen, connection_id
-    )
-    return position
-
-
 def timestamp(at: datetime) -> str:
     """Return an instant as frames show it: RFC 3339, UTC, milliseconds."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -220,8 +209,8 @@ def _timestamp(epoch: float) -> str:
     return timestamp(datetime.fromtimestamp(epoch, UTC))
 
 
-def _entries(rows: Sequence[asyncpg.Record]) -> list[Entry]:
-    """Return the entries of rows that begin with ``_COLUMNS``; a position that is null is none."""
+def entries_of(rows: Sequence[asyncpg.Record]) -> list[Entry]:
+    """Return the entries of rows that begin with ``COLUMNS``; a position that is null is none."""
     return [
         Entry(
             position, kind, address, about, data, _timestamp(time), lead, id_, sender,

@@ -1,7 +1,7 @@
 """The tables, as SQLAlchemy knows them: for composed queries, and to hold the migrations against."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, DOUBLE_PRECISION, INT8MULTIRANGE, TIMESTAMP
 
 metadata = sa.MetaData(schema="tidings")
 _instant = TIMESTAMP(timezone=True)
@@ -152,6 +152,14 @@ memberships = sa.Table(
     sa.Index("memberships_by_room", "room", "user_id", postgresql_where=sa.text("until is null")),
 )
 
+reads = sa.Table(
+    "reads",
+    metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("read", INT8MULTIRANGE, nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+)
+
 revocations = sa.Table(
     "revocations",
     metadata,
@@ -176,6 +184,33 @@ api_keys = sa.Table(
     sa.Column("created_at", _instant, nullable=False, server_default=_now),
     sa.Column("expires_at", _instant),
     sa.Column("last_used_at", _instant),
+    sa.Column("former_hash", BYTEA),
+    sa.Column("former_until", _instant),
+    sa.Column("rate", DOUBLE_PRECISION),
+    sa.Column("burst", sa.Integer),
+    sa.Column("quota", sa.BigInteger),
+)
+
+usage = sa.Table(
+    "usage",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("events", sa.BigInteger, nullable=False),
+    postgresql_with={"fillfactor": 80},
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("at", _instant, nullable=False, server_default=_now),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("detail", sa.JSON, nullable=False),
+    sa.Index("audit_by_age", "at"),
 )
 
 instances = sa.Table(

@@ -13,6 +13,7 @@ import msgspec
 from service.auth.keys import ApiKey, Keyring
 from service.domain.addresses import Patterns
 from service.domain.events import Entry
+from service.domain.limits import Quota, limit_of
 from service.domain.revocations import Revocation, Revocations
 from service.stream.hub import Hub
 
@@ -21,7 +22,7 @@ REMEMBERED = 1024
 
 
 class KeyRecord(msgspec.Struct):
-    """An API key as the log carries it; ``expires_at`` in seconds since the epoch."""
+    """An API key as the log carries it; ``expires_at`` and ``former_until`` in seconds since the epoch."""
 
     id: str
     name: str
@@ -29,6 +30,11 @@ class KeyRecord(msgspec.Struct):
     scopes: list[str]
     addresses: list[str] | None = None
     expires_at: float | None = None
+    former_hash: str | None = None
+    former_until: float | None = None
+    rate: float | None = None
+    burst: int | None = None
+    quota: int | None = None
 
     def as_key(self) -> ApiKey:
         """Return the key that the ring holds."""
@@ -39,6 +45,10 @@ class KeyRecord(msgspec.Struct):
             scopes=frozenset(self.scopes),
             addresses=None if self.addresses is None else Patterns(self.addresses),
             expires_at=self.expires_at,
+            former_hash=None if self.former_hash is None else bytes.fromhex(self.former_hash),
+            former_until=self.former_until or 0.0,
+            limit=limit_of(self.rate, self.burst),
+            quota=None if self.quota is None else Quota(self.quota),
         )
 
 

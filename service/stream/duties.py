@@ -12,12 +12,13 @@ from service.domain.delivery import State
 from service.domain.errors import TidingsError
 from service.observe.metrics import Metrics
 from service.settings import Settings
-from service.store import admin, sessions
+from service.store import admin, audit, keys, sessions
 from service.store import log as store
 from service.store.database import Database
 from service.stream.control import Control
 from service.stream.cursors import Cursors
 from service.stream.follower import Follower
+from service.stream.limits import Limits
 
 log = logging.getLogger("tidings.duties")
 
@@ -29,11 +30,11 @@ RETRIES_END: Final = 60.0
 
 
 class Duties:
-    """Renews the lease, notes which keys were used, prunes, and keeps the gauges true."""
+    """Renews the lease, notes how keys were used, prunes, and keeps the gauges true."""
 
     def __init__(
         self, settings: Settings, instance: str, database: Database, control: Control,
-        follower: Follower, cursors: Cursors, metrics: Metrics,
+        follower: Follower, cursors: Cursors, limits: Limits, metrics: Metrics,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._instance = instance
@@ -41,6 +42,8 @@ class Duties:
         self._control = control
         self._follower = follower
         self._cursors = cursors
+        self._limits = limits
+        self._noting = asyncio.Lock()
         self._metrics = metrics
         self._counted = 0
 
@@ -59,12 +62,24 @@ class Duties:
     async def _tick(self, *, prune: bool) -> None:
         async with self._database.connection() as connection:
             await admin.renew_lease(connection, self._instance)
-            if used := self._control.keyring.used():
-                await admin.keys_used(connection, used)
+            await self._note(connection)
             if self._follower.room < ROOM:
                 await store.ensure_partitions(connection)
             if prune:
                 await self._prune(connection)
+
+    async def note(self) -> None:
+        """Write down what only this instance knows of keys: their last use, and what quotas count."""
+        async with self._database.connection() as connection:
+            await self._note(connection)
+
+    async def _note(self, connection: asyncpg.Connection) -> None:
+        async with self._noting:
+            keyring = self._control.keyring
+            if used := keyring.used():
+                await keys.used(connection, used)
+                keyring.saved(used)
+            await self._limits.flush(connection)
 
     async def _prune(self, connection: asyncpg.Connection) -> None:
         lifetime = self._settings.token_max_age + LEEWAY
@@ -73,6 +88,8 @@ class Duties:
         # Not at once: an append that is retried goes by the time of its first attempt.
         await admin.forget_keys(connection, self._settings.id_window + RETRIES_END)
         await sessions.forget_idle(connection, self._settings.device_expiry)
+        await audit.forget(connection, self._settings.audit_retention)
+        await keys.forget_usage(connection)
 
     def _gauge(self) -> None:
         states = [connection.state for connection in self._follower.hub]

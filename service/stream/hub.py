@@ -14,7 +14,7 @@ import msgspec
 
 from service.domain.addresses import EVERYONE
 from service.domain.delivery import Delivery, Source, State
-from service.domain.events import Entry, Group
+from service.domain.events import DELIVERED, MEMBERSHIP, Entry, Group
 from service.domain.frames import finished, frame
 from service.domain.recent import Recent
 from service.domain.websocket import text_frame
@@ -192,10 +192,10 @@ class Hub:
         if entry.is_control:
             self._flush(entry.position)
             self._control(self, entry)
-        elif entry.kind == "event":
-            self._deliver_selectively(entry)
-        else:
+        elif entry.kind in MEMBERSHIP:
             self._move(entry)
+        elif entry.kind in DELIVERED:
+            self._deliver_selectively(entry)
 
     def _deliver_selectively(self, entry: Entry) -> None:
         receivers = {
@@ -284,5 +284,5 @@ class Hub:
 
 
 def _routing(entry: Entry) -> tuple[str, bool]:
-    """Return what may be joined: events of one address that go to all of its receivers."""
-    return entry.address, entry.kind == "event" and not entry.exclude
+    """Return what may be joined: entries of one address that only go to all of its receivers."""
+    return entry.address, entry.kind in DELIVERED and not entry.exclude

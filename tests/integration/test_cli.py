@@ -289,6 +289,11 @@ async def test_keys_are_made_listed_and_revoked(ask: Run) -> None:
     assert (await ask("send", "user:alice", "x", key=key.strip())).code == 0
     refused = await ask("send", "everyone", "x", key=key.strip())
     assert (refused.code, refused.err.startswith("tidings: forbidden: ")) == (1, True)
+    rotated = (await ask("key", "rotate", key_id, "--overlap", "1h")).out.strip()
+    assert [(await ask("send", "user:alice", "x", key=k)).code for k in (key.strip(), rotated)] == [0, 0]
+    last = (await ask("key", "rotate", key_id, "--overlap", "0")).out.strip()
+    assert [(await ask("send", "user:alice", "x", key=k)).code for k in (rotated, last)] == [1, 0]
+    assert re.search(rf"admin +key.rotate +{key_id} +{{\"overlap\": 0}}", (await ask("audit")).out)
     assert (await ask("key", "revoke", key_id)).code == 0
     assert (await ask("send", "user:alice", "x", key=key.strip())).code == 1
     assert (await ask("key", "revoke", key_id)).err.startswith("tidings: not_found: ")

@@ -159,7 +159,7 @@ class TestConstantTime:
         for presented in (f"{new.presented}x", generate().presented):
             with pytest.raises(Unauthorized):
                 keyring.authenticate(presented, now=NOW)
-        assert len(compared) == 4  # the admin's and the key's, each time
+        assert len(compared) == 6  # the admin's and the key's two, each time
         assert {len(side) for pair in compared for side in pair} == {32}
 
     def test_a_good_key_is_compared(
@@ -169,12 +169,15 @@ class TestConstantTime:
         assert (new.secret_hash, new.secret_hash) in compared
 
 
-def test_uses_are_noted_until_drained(keyring: Keyring, new: NewKey) -> None:
+def test_uses_are_noted_until_saved(keyring: Keyring, new: NewKey) -> None:
     keyring.authenticate(ADMIN_KEY, now=NOW)
     assert keyring.used() == {}  # the admin's has no row to note it in
     keyring.authenticate(new.presented, now=NOW)
     keyring.authenticate(new.presented, now=NOW + 1)
     assert keyring.used() == {new.id: NOW + 1}
+    keyring.saved({new.id: NOW})
+    assert keyring.used() == {new.id: NOW + 1}
+    keyring.saved({new.id: NOW + 1})
     assert keyring.used() == {}
     assert keyring.last_used == {new.id: NOW + 1}
 
@@ -191,6 +194,39 @@ def test_a_scope_is_required(new: NewKey, scope: str) -> None:
     record(new, "admin").require(scope)
     with pytest.raises(Forbidden):
         record(new, *(SCOPES - {scope, "admin"})).require(scope)
+
+
+def test_an_admin_limited_to_addresses_is_none(new: NewKey) -> None:
+    """What admins do has no such bounds: it could make itself a key without them."""
+    limited = record(new, "admin", addresses=Patterns(["room:a"]))
+    limited.may_publish("room:a")
+    with pytest.raises(Forbidden):
+        limited.require("admin")
+
+
+class TestRotation:
+    @pytest.fixture
+    def former(self) -> NewKey:
+        return generate()
+
+    @pytest.fixture
+    def rotated(self, new: NewKey, former: NewKey) -> Keyring:
+        keyring = Keyring()
+        keyring.put(record(new, former_hash=former.secret_hash, former_until=NOW))
+        return keyring
+
+    def test_the_former_secret_is_good_until_its_time(
+        self, rotated: Keyring, new: NewKey, former: NewKey
+    ) -> None:
+        old = f"tk_{new.id}_{parse(former.presented)[1]}"
+        assert rotated.authenticate(old, now=NOW - 0.001).id == new.id
+        assert rotated.authenticate(new.presented, now=NOW).id == new.id
+        with pytest.raises(Unauthorized, match="not known"):
+            rotated.authenticate(old, now=NOW)
+
+    def test_another_secret_keeps_the_id(self, new: NewKey) -> None:
+        assert generate(new.id).presented.startswith(f"tk_{new.id}_")
+        assert generate(new.id).secret_hash != new.secret_hash
 
 
 def test_publishing_needs_the_scope_and_the_address(new: NewKey) -> None:

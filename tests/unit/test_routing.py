@@ -46,7 +46,7 @@ DEVICES = [("alice", "phone"), ("alice", "laptop"), ("bob", "phone")]
 ADDRESSES = ["user:alice", "user:bob", "room:red", "room:blue", EVERYONE]
 EXCLUDED = [(), (), (), ("alice",), ("alice\nphone",), ("bob",)]
 DATA = ["1", "1", f'"{"x" * 200}"']
-FRAMES = {"event": "event", "joined": "joined_room", "left": "left_room"}
+FRAMES = {"event": "event", "joined": "joined_room", "left": "left_room", "read": "inbox_read"}
 METRICS = Metrics()
 
 
@@ -557,6 +557,11 @@ class Story:
         self.model.move(user, room, source, joins=draw.random() < 0.6)
         return user, room, source, self.model.head
 
+    def mark_read(self, draw: Random) -> object:
+        user = draw.choice(["alice", "bob"])
+        self.model.append(f"user:{user}", "read", "", f'{{"up_to":{self.model.head},"unread":0}}')
+        return user, self.model.head
+
     def a_group_arrives(self, draw: Random) -> object:
         """Some range of the log: a commit or a piece of one; late, repeated or out of order."""
         after = max(0, self.edge.hub.position + draw.choice([-4, -1, 0, 0, 0, 2, 5]))
@@ -629,9 +634,9 @@ class Story:
         return draw.choice(self.edge.open) if self.edge.open else None
 
     LIKELIHOOD: ClassVar = {
-        publish: 5, move: 4, a_group_arrives: 5, what_is_missing_is_read: 3, connect: 4, proceed: 8, read: 7,
-        pages_come_nearer: 3, refresh: 3, disconnect: 1, disconnect_through_the_log: 0.5, heartbeat: 2,
-        retain: 0.5,
+        publish: 5, move: 4, mark_read: 1, a_group_arrives: 5, what_is_missing_is_read: 3, connect: 4,
+        proceed: 8, read: 7, pages_come_nearer: 3, refresh: 3, disconnect: 1,
+        disconnect_through_the_log: 0.5, heartbeat: 2, retain: 0.5,
     }  # fmt: skip
 
 
@@ -813,6 +818,34 @@ def test_a_notice_comes_after_what_happened_before_it() -> None:
     hub.apply(model.between(0, 2))
     frames = [frame["type"] for data in alice.writes for frame in frames_in(data)]
     assert frames == ["event", "user_joined_room"]
+
+
+def test_what_was_read_is_delivered_and_is_no_membership() -> None:
+    model, hub = Model(), Edge().hub
+    alice, bob = Ear(hub, "alice"), Ear(hub, "bob")
+    hub.watch(bob, "blue")
+    model.append("user:alice", "read", "blue", '{"positions":[3,5],"unread":2}')
+    hub.apply(model.between(0, 1))
+    assert [frame for data in alice.writes for frame in frames_in(data)] == [
+        {"type": "inbox_read", "position": 1, "positions": [3, 5], "unread": 2}
+    ]
+    assert (list(alice.rooms), bob.writes) == (["red"], [])
+
+
+def test_a_kind_of_a_newer_version_is_passed_over() -> None:
+    edge = Edge()
+    edge.model.append("user:alice", "unheard_of", "blue")
+    edge.follower.read(10)
+    live, replayed = begun(edge), begun(edge, device="laptop", after=0)
+    for _ in range(2):
+        edge.model.append("user:alice", "unheard_of", "blue")
+        edge.model.append("user:alice")
+        edge.follower.read(10)
+    for socket in (live, replayed):
+        kinds = {frame["type"] for frame, _ in socket.pipe.sent}
+        assert (kinds & {"event", "joined_room"}, list(socket.rooms)) == ({"event"}, [])
+        assert positions(socket) == [3, 5]
+    edge.end()
 
 
 def test_who_lags_twice_falls_behind_once() -> None:
