@@ -26,6 +26,7 @@ from service.api import (
     rooms,
     scheduled,
     tokens,
+    users,
 )  # fmt: skip
 from service.api.middleware import RequestId
 from service.api.service import Service
@@ -35,6 +36,7 @@ from service.domain.errors import TidingsError
 from service.domain.limits import limit_of
 from service.domain.publication import Rules
 from service.domain.recent import Recent
+from service.domain.retention import Keep
 from service.domain.revocations import Revocations
 from service.gateway.gateway import Gateway
 from service.observe.metrics import Metrics
@@ -46,9 +48,11 @@ from service.stream.appender import Appender
 from service.stream.control import Control, KeyRecord
 from service.stream.cursors import Cursors
 from service.stream.duties import Duties
+from service.stream.erasures import Erasures
 from service.stream.follower import Follower
 from service.stream.hub import Hub
 from service.stream.limits import Limits
+from service.stream.retention import Retention
 from service.stream.scheduler import Scheduler
 from service.stream.sessions import Sessions
 
@@ -78,7 +82,8 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url="/docs" if settings.dev else None,
         redoc_url=None,
     )
-    for part in (admin, keys, audit, rooms, inbox, scheduled, tokens, operations):
+    # A user's id may have slashes in it: what stands below a user is asked for before the user.
+    for part in (admin, keys, audit, rooms, inbox, scheduled, tokens, operations, users):
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
     problems.install(app)
@@ -167,9 +172,11 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         instance = uuid4().hex
         duties = Duties(settings, instance, database, control, follower, cursors, limits, metrics)
         await duties.note()  # and learn what counts against quotas
+        retention = Retention(url, Keep(settings.retention or None, settings.retention_bytes), metrics)
+        erasures = Erasures(database, follower)
         await _run_all(
             stack, follower.run(), appender.run(), scheduler.run(), sessions.run(), cursors.run(),
-            duties.run(), gateway.pulse.beat(), gateway.pulse.ask(),
+            duties.run(), retention.run(), erasures.run(), gateway.pulse.beat(), gateway.pulse.ask(),
         )  # fmt: skip
         service = Service(
             settings, rules, instance, database, follower, appender, scheduler, control, keyring,

@@ -102,6 +102,8 @@ class Settings(BaseSettings):
     drain_grace: Annotated[float, Field(ge=0)] = 0.0
     device_expiry: PositiveFloat = 90 * 86400.0
     id_window: PositiveFloat = 86400.0
+    retention: Annotated[float, Field(ge=0)] = 30 * 86400.0
+    retention_bytes: PositiveInt | None = None
     schedule_horizon: PositiveFloat = 90 * 86400.0
     audit_retention: PositiveFloat = 400 * 86400.0
 
@@ -234,6 +236,9 @@ class Settings(BaseSettings):
             problems.append("TIDINGS_ORIGINS: must be set with TIDINGS_COOKIE")
         if self.max_data > self.max_body:
             problems.append("TIDINGS_MAX_DATA: must not be more than TIDINGS_MAX_BODY")
+        if 0 < self.retention < self.id_window:
+            # A repeated id is answered with the original, which has to be there.
+            problems.append("TIDINGS_RETENTION: must not be less than TIDINGS_ID_WINDOW")
         return problems
 
     def check_complete(self) -> None:

@@ -1,13 +1,13 @@
 """Events for later get into the log, and transactions of others can publish.
 
 Revision ID: 0007
-Revises: 0005
+Revises: 0006
 """
 
 from alembic import op
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 
 # What ``tidings.publish`` goes by; the instances keep it as their settings say.
 SETTINGS = """

@@ -64,18 +64,24 @@ async def revoke(order: RevocationIn, by: Acting, service: InService) -> Closed:
         check_user(order.user, "#/user")
     issued_before = order.issued_before
     if order.user is not None and not order.ban and issued_before is None:
-        # A token that was minted since the last revocation may carry the second after it.
-        last = service.control.revocations.issued_before(order.user)
-        issued_before = max(int(time()), -1 if last is None else last + 1)
+        issued_before = until_now(service, order.user)
     async with service.database.connection() as connection:
         revoked = await admin.revoke(
             connection, service.follower.seen, by,
             jti=order.jti, user=order.user, issued_before=issued_before, ban=order.ban,
         )  # fmt: skip
-    return await _carried_out(service, revoked.id, revoked.position)
+    return await carried_out(service, revoked.id, revoked.position)
 
 
-async def _carried_out(service: Service, subject: str, position: int) -> Closed:
+def until_now(service: Service, user: str) -> int:
+    """Return the `issued_before` that takes in every token of the user so far, and no later one."""
+    # A token that was minted since the last revocation may carry the second after it.
+    last = service.control.revocations.issued_before(user)
+    return max(int(time()), -1 if last is None else last + 1)
+
+
+async def carried_out(service: Service, subject: str, position: int) -> Closed:
+    """Wait for this instance to have carried an order out, and tell what came of it."""
     complete = await service.follower.reached_within(position, CLOSED_WITHIN)
     async with service.database.connection() as connection:
         alone = await admin.others(connection, service.instance, LEASE) == 0
@@ -145,4 +151,4 @@ async def disconnect(id: Id, by: Acting, service: InService) -> Closed:  # noqa:
     """Close one connection (4010), on whichever instance it is. Its token stays good."""
     async with service.database.connection() as connection:
         position = await admin.disconnect(connection, service.follower.seen, by, id)
-    return await _carried_out(service, id, position)
+    return await carried_out(service, id, position)

@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(serving.serve)
 app.command()(serving.migrate)
+app.command()(serving.prune)
 app.command("db-url")(serving.db_url)
 app.command()(credentials.token)
 app.add_typer(credentials.keys, name="key")

@@ -1,4 +1,4 @@
-"""``tidings serve``, ``migrate`` and ``db-url``: this machine's own service."""
+"""``tidings serve``, ``migrate``, ``prune`` and ``db-url``: this machine's own service."""
 
 import asyncio
 import logging
@@ -10,15 +10,21 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
+from uuid import uuid4
 
 import typer
 
 from service import server
 from service.cli import development
+from service.cli.credentials import duration
 from service.domain.errors import TidingsError
+from service.domain.retention import Keep
 from service.observe import logs
 from service.settings import InvalidSettings, Settings, load
 from service.store import embedded, schema
+from service.store.audit import Actor, record
+from service.store.database import Database
+from service.stream import retention
 
 log = logging.getLogger("tidings.cli")
 
@@ -57,6 +63,51 @@ def migrate() -> None:
     with _database(settings) as url:
         asyncio.run(schema.upgrade(url))
     typer.echo("the schema is up to date")
+
+
+def prune(
+    older_than: Annotated[
+        int | None,
+        typer.Option(parser=duration, metavar="TIME", help="12h, 7d. [default: TIDINGS_RETENTION]"),
+    ] = None,
+    dry_run: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--dry-run", help="Only say what would go.")
+    ] = False,
+) -> None:
+    """Delete old events now: whole partitions of the log, the oldest first."""
+    settings = _settings()
+    keep = _keep(settings, older_than)
+    with _database(settings) as url:
+        asyncio.run(schema.check(url))
+        done = asyncio.run(_prune(url, keep, dry_run=dry_run))
+    size = sum(partition.size for partition in done.dropped) / 2**20
+    typer.echo(
+        f"{'would delete' if dry_run else 'deleted'} {len(done.dropped)} of {len(done.held.partitions)}"
+        f" partitions, {size:.1f} MiB, up to position {done.floor}"
+    )
+    if done.waiting:
+        typer.echo(f"{len(done.waiting)} more are still being read; the service drops them later")
+
+
+def _keep(settings: Settings, older_than: int | None) -> Keep:
+    if older_than is None:
+        return Keep(settings.retention or None, settings.retention_bytes)
+    if older_than < settings.id_window:
+        raise InvalidSettings("--older-than: must not be less than TIDINGS_ID_WINDOW")
+    return Keep(older_than)
+
+
+async def _prune(url: str, keep: Keep, *, dry_run: bool) -> retention.Pruned:
+    database = Database(url, 1)
+    try:
+        done = await retention.prune(database, keep, dry_run=dry_run)
+        if done.dropped and not dry_run:
+            by, detail = Actor("command line", uuid4().hex), {"partitions": len(done.dropped)}
+            async with database.connection() as connection, connection.transaction():
+                await record(connection, by, "log.prune", str(done.floor), detail)
+        return done
+    finally:
+        await database.close()
 
 
 def db_url() -> None:

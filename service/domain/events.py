@@ -15,7 +15,8 @@ MAX_UNIT_ENTRIES: Final = 5_000
 MAX_UNIT_BYTES: Final = 8 * 1024 * 1024
 
 Kind = Literal[
-    "event", "recalled", "read", "joined", "left", "revoked", "lifted", "disconnect", "key", "key_deleted",
+    "event", "recalled", "read", "joined", "left",
+    "revoked", "lifted", "disconnect", "key", "key_deleted", "erased",
 ]  # fmt: skip
 
 DELIVERED: Final = frozenset[Kind]({"event", "read"})

@@ -99,6 +99,12 @@ class Recent:
         if self._lanes[entry.address].shift():
             del self._lanes[entry.address]
 
+    def trim(self, floor: int) -> None:
+        """Let go of what is at or below the retention floor."""
+        while self._entries and self._entries[0].position <= floor:
+            self._let_go()
+        self.base = max(self.base, floor)
+
     def forget(self, position: int) -> None:
         """Begin anew after ``position``."""
         self.base = position

@@ -130,6 +130,24 @@ class Metrics:
             multiprocess_mode="livemin",
             registry=registry,
         )
+        self.retention_floor_position = Gauge(
+            "tidings_retention_floor_position",
+            "Entries up to here have been deleted",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.log_bytes = Gauge(
+            "tidings_log_bytes",
+            "What the log takes in the database, with its indexes",
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
+        self.log_oldest_age_seconds = Gauge(
+            "tidings_log_oldest_age_seconds",
+            "Age of the oldest entry of the log",
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
 
     def count_request(self, method: str, route: str | None, status: int) -> None:
         """Count an HTTP request; ``route`` is the template, None where no route matched.

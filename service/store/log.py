@@ -22,11 +22,13 @@ COLUMNS: Final = (
 
 RANGE: Final = f"""
 select {COLUMNS} from tidings.events
-where position > $1 and position <= $2 order by position limit $3
+where position > $1 and position <= $2 and (select l.floor from tidings.log l) <= $1
+order by position limit $3
 """
 
 # The bounds of the log come with the page from one snapshot, so retention cannot open a silent hole
-# between them. `lost_to` is set where the cursor lies in a stretch that a failover lost.
+# between them; what lies below the floor is gone, though it may still be there for a while.
+# `lost_to` is set where the cursor lies in a stretch that a failover lost.
 PAGE: Final = f"""
 select e.*, l.floor, (select i.lost_to from tidings.lineage i
                  where i.lost_from < $1 and $1 < i.lost_to order by i.id desc limit 1) as lost_to
@@ -36,7 +38,7 @@ left join lateral (
     cross join lateral (
         select {COLUMNS} from tidings.events e
         where e.address = a.address
-          and e.position > greatest($1, a.since) and e.position <= least($2, a.until)
+          and e.position > greatest($1, a.since, l.floor) and e.position <= least($2, a.until)
         order by e.position limit $6) e
     order by e.position limit $6) e on true
 """
@@ -55,7 +57,7 @@ from tidings.log l
 CONFIRM: Final = f"""
 select e.*, tidings.head() as head, coalesce((select max(id) from tidings.lineage), 0) as lineage,
        p.last_value as drawn, l.partitioned_to - p.last_value as room,
-       pg_is_in_recovery() as standby
+       pg_is_in_recovery() as standby, l.floor
 from tidings.log l cross join tidings.position p
 left join lateral (
     select {COLUMNS} from tidings.events
@@ -82,11 +84,19 @@ order by 1, 2
 
 ROOM_EVENTS: Final = f"""
 select {COLUMNS} from tidings.events e
-where address = $1 and kind = 'event' and position > $2 and position < $3
+where address = $1 and kind = 'event' and position < $3
+  and position > greatest($2, (select l.floor from tidings.log l))
 order by position {{order}} limit $4
 """
 
 _names = msgspec.json.Decoder(tuple[str, ...]).decode
+
+
+class Overtaken(RuntimeError):
+    """The retention floor has passed what an instance has read: nobody can tell it now what it missed."""
+
+    def __init__(self, floor: int, position: int) -> None:
+        super().__init__(f"the log begins after {floor} now, and this instance has read up to {position}")
 
 
 class Start(NamedTuple):
@@ -112,6 +122,7 @@ class Head(NamedTuple):
     room: int
     """Positions left before another partition is needed."""
     control: list[Entry]
+    floor: int
 
 
 class Original(NamedTuple):
@@ -143,7 +154,9 @@ async def confirm(connection: asyncpg.Connection, position: int) -> Head:
     first = rows[0]
     if first["standby"]:
         raise Unavailable("the database is a standby: what it knows may be old")
-    return Head(first["head"], first["lineage"], first["drawn"], first["room"], entries_of(rows))
+    return Head(
+        first["head"], first["lineage"], first["drawn"], first["room"], entries_of(rows), first["floor"]
+    )
 
 
 async def keep_ahead(connection: asyncpg.Connection, seen: int) -> None:
@@ -152,8 +165,10 @@ async def keep_ahead(connection: asyncpg.Connection, seen: int) -> None:
 
 
 async def between(connection: asyncpg.Connection, after: int, upto: int, limit: int) -> Group:
-    """Read the log in ``(after, upto]``, or the first ``limit`` entries of it."""
+    """Read the log in ``(after, upto]``, or the first ``limit`` entries of it; raises Overtaken."""
     rows = await connection.fetch(RANGE, after, upto, limit)
+    if not rows and (floor := await connection.fetchval("select floor from tidings.log")) > after:
+        raise Overtaken(floor, after)
     entries = entries_of(rows)
     return Group(after, entries[-1].position if len(entries) == limit else upto, entries)
 
@@ -167,7 +182,7 @@ async def page(
     floor, lost_to = rows[0]["floor"], rows[0]["lost_to"]
     entries = entries_of(rows)
     gap = None
-    if lost_to is not None:
+    if lost_to is not None and lost_to > floor:
         gap = Gap(after, lost_to, "failover")
     elif floor > after:
         gap = Gap(after, floor, "retention")

@@ -213,6 +213,14 @@ audit = sa.Table(
     sa.Index("audit_by_age", "at"),
 )
 
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("requested_at", _instant, nullable=False, server_default=_now),
+    sa.Column("searched_to", sa.BigInteger, nullable=False, server_default="0"),
+)
+
 instances = sa.Table(
     "instances",
     metadata,

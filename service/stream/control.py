@@ -1,4 +1,4 @@
-"""What the instances themselves take from the log: revocations, disconnects, keys.
+"""What the instances themselves take from the log: revocations, disconnects, keys, erasures.
 
 Each of these acts once, on all connections in whatever state: when the hub gets to it, or ahead of
 that where the head was confirmed and the hub is not there yet.
@@ -74,6 +74,9 @@ class Control:
                 self.revocations.lift(entry.type)
             case "disconnect":
                 self._disconnect(hub, entry.type)
+            case "erased":
+                # What memory holds was read before: it still has what the log has no more.
+                hub.recent.forget(entry.position)
             case "key":
                 self.keyring.put(msgspec.json.decode(entry.data, type=KeyRecord).as_key())
             case "key_deleted":

@@ -30,6 +30,7 @@ class Follower:
     Nothing of the log is written to anybody unless the head was confirmed within the last two
     seconds, and each confirmation applies the control entries up to the head first: an instance
     that was stopped for a while closes revoked sockets before it writes another event to them.
+    One that was away for longer than the log is kept cannot follow it any more, and ends.
     """
 
     def __init__(
@@ -133,6 +134,10 @@ class Follower:
                 head = await store.confirm(connection, stood)
         if head.head < stood:
             self._start_over(head.head)
+        if head.floor > self.hub.position:
+            # Revocations and memberships may have been among it: only a new start knows them.
+            raise store.Overtaken(head.floor, self.hub.position)
+        self.hub.recent.trim(head.floor)
         if head.lineage != self._lineage:
             # Part of what memory holds may be lost from the log: what is told has to be the same.
             self._lineage = head.lineage

@@ -87,6 +87,10 @@ async def _delete(server: Server) -> tuple[str, Any]:
     return f"/v1/keys/{(await made_key(server))['id']}", None
 
 
+async def _erase(server: Server) -> tuple[str, Any]:
+    return "/v1/users/alice", None
+
+
 CALLS: dict[str, tuple[str, Callable[[Server], Awaitable[tuple[str, Any]]]]] = {
     "POST /v1/revocations": ("token.revoke", _revoke),
     "DELETE /v1/revocations/{id}": ("revocation.lift", _lift),
@@ -94,6 +98,7 @@ CALLS: dict[str, tuple[str, Callable[[Server], Awaitable[tuple[str, Any]]]]] = {
     "POST /v1/keys": ("key.create", _create),
     "POST /v1/keys/{id}/rotate": ("key.rotate", _rotate),
     "DELETE /v1/keys/{id}": ("key.delete", _delete),
+    "DELETE /v1/users/{user}": ("user.erase", _erase),
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import asyncpg
 import httpx
 import pytest
 from jose import jwt
@@ -343,3 +344,44 @@ async def test_a_token_that_is_not_believed_ends_it(ask: Run) -> None:
     done = await ask("listen", token="eyJ.eyJ.x")
     assert done.code == 1
     assert "4001" in done.err
+
+
+# --- Pruning
+
+
+async def test_prune_says_what_would_go_changes_nothing_and_then_lets_it_go(
+    run: Run, database_url: str, db: asyncpg.Connection
+) -> None:
+    for _ in range(3):
+        last = await db.fetchval("select tidings.append_one(0, 'event', 'everyone', 't', '1')")
+    await db.execute("update tidings.events set time = time - interval '8 days'")
+    everything = "select last_value, l, e from tidings.position, tidings.log l, tidings.events e order by e"
+    before = await db.fetch(everything)
+    would = await run("prune", "--older-than", "7d", "--dry-run", database_url=database_url)
+    assert (would.code, would.out[:31]) == (0, "would delete 1 of 3 partitions,")
+    assert await db.fetch(everything) == before
+    kept = await run("prune", database_url=database_url)
+    assert (kept.code, kept.out[:26]) == (0, "deleted 0 of 3 partitions,")
+    done = await run("prune", "--older-than", "7d", database_url=database_url)
+    assert done.out.replace("deleted", "would delete") == would.out
+    assert done.out.endswith(f", up to position {last}\n")
+    assert await db.fetchval("select count(*) from tidings.events") == 0
+    assert await db.fetchval("select floor from tidings.log") == last
+
+
+@pytest.mark.parametrize("age", ["23h", "0d", "-1d", "a week"])
+async def test_prune_keeps_what_a_repeated_id_is_answered_with(run: Run, age: str, database_url: str) -> None:
+    done = await run("prune", "--older-than", age, database_url=database_url)
+    assert done.code != 0
+    assert "--older-than" in done.err
+
+
+async def test_prune_says_what_is_still_being_read(
+    run: Run, database_url: str, db: asyncpg.Connection
+) -> None:
+    await db.fetchval("select tidings.append_one(0, 'event', 'everyone', 't', '1')")
+    await db.execute("update tidings.events set time = time - interval '40 days'")
+    async with db.transaction():
+        await db.fetch("select * from tidings.events")
+        assert "1 more are still being read" in (await run("prune", database_url=database_url)).out
+    assert "deleted 1 of 3" in (await run("prune", database_url=database_url)).out

@@ -45,6 +45,9 @@ def test_everything_is_ours_by_name() -> None:
         "tidings_pool_in_use",
         "tidings_http_requests",
         "tidings_partition_room_positions",
+        "tidings_retention_floor_position",
+        "tidings_log_bytes",
+        "tidings_log_oldest_age_seconds",
     }
 
 

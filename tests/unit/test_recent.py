@@ -161,3 +161,17 @@ def test_a_page_ends_with_the_entry_that_fills_it(sizes: list[int], limit: int) 
         assert sum(weights[:-1]) < limit <= sum(weights)
     else:
         assert sum(size + FRAMING for size in sizes) <= limit
+
+
+def test_what_is_at_or_below_the_retention_floor_is_let_go() -> None:
+    recent = Recent(BASE, LIMIT)
+    recent.extend(Entry(BASE + n, "event", "everyone", "t", "1", "") for n in (1, 2, 4))
+    weight = recent.bytes
+    recent.trim(BASE)
+    assert (recent.base, recent.bytes) == (BASE, weight)
+    recent.trim(BASE + 3)
+    assert recent.page(BASE + 2, BASE + 9, [Interval("everyone")], 9) is None
+    page = recent.page(BASE + 3, BASE + 9, [Interval("everyone")], 9)
+    assert page is not None
+    assert [entry.position for entry in page.entries] == [BASE + 4]
+    assert recent.bytes == weight / 3

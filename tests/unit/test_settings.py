@@ -175,3 +175,13 @@ def test_secrets_do_not_show_in_a_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert len(settings.secrets()) == 3
     assert not any(secret in repr(settings) for secret in settings.secrets())
+
+
+def test_events_are_kept_for_as_long_as_their_ids_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidSettings, match="TIDINGS_RETENTION: must not be less than TIDINGS_ID_WINDOW"):
+        load_with(monkeypatch, retention="86399")
+    assert load_with(monkeypatch, retention="86400").retention == 86400
+    assert load_with(monkeypatch, retention="0").retention == 0  # for ever
+    assert load_with(monkeypatch, retention="", retention_bytes="").retention_bytes is None
+    with pytest.raises(InvalidSettings, match="TIDINGS_RETENTION"):
+        load_with(monkeypatch, retention="-1")

@@ -1,0 +1,34 @@
+"""Erasing a user."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from service.api.access import Acting, Admin, KeyFirst
+from service.api.admin import Closed, carried_out, until_now
+from service.api.lists import After, Limit, Listed, listed
+from service.api.service import InService
+from service.domain.addresses import check_user
+from service.store import erasure
+
+router = APIRouter(tags=["admin"], route_class=KeyFirst)
+
+User = Annotated[str, Path(min_length=1, max_length=256)]
+
+
+@router.delete("/v1/users/{user:path}", operation_id="eraseUser", status_code=202)
+async def erase(user: User, by: Acting, service: InService) -> Closed:
+    """Erase a user: their tokens and sockets are dead at once, the rest is gone soon (`listErasures`)."""
+    check_user(user, "#/user")
+    async with service.database.connection() as connection:
+        revoked = await erasure.erase(
+            connection, service.follower.seen, by, user, issued_before=until_now(service, user)
+        )
+    return await carried_out(service, revoked.id, revoked.position)
+
+
+@router.get("/v1/erasures", operation_id="listErasures")
+async def erasures(_: Admin, service: InService, after: After = "", limit: Limit = 100) -> Listed:
+    """List the users whose erasure is not done yet."""
+    rows = await erasure.list_erasures(service.database, after, limit + 1)
+    return listed(rows, limit, dict, lambda row: str(row["user"]))

@@ -1,0 +1,265 @@
+"""A user who is erased is nowhere any more, and comes back as somebody new."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from service.store import erasure
+from service.store.audit import Actor
+from service.stream import erasures
+from tests.harness import Server, eventually, token
+
+Start = Callable[..., Awaitable[Server]]
+
+ALICE = "alice o'hara"
+SECRET_WORDS = "a secret that she told"
+GRANTS: dict[str, Any] = {"rooms": ["*"], "publish": ["*"]}
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasures, "GRACE", 0.3)
+    monkeypatch.setattr(erasures, "EVERY", 0.05)
+
+
+async def erase(server: Server, user: str = ALICE) -> dict[str, Any]:
+    answer = await server.http.delete(f"/v1/users/{httpx.URL('/' + user).raw_path.decode()[1:]}")
+    assert answer.status_code == 202, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def erased(server: Server) -> None:
+    """Wait until nothing is left to do."""
+
+    async def done() -> bool:
+        return (await server.http.get("/v1/erasures")).json()["data"] == []
+
+    await eventually(done)
+
+
+async def mentions(db: asyncpg.Connection, *words: str) -> set[tuple[str, str]]:
+    """Return every table and column of text, of whatever kind, that has one of the words in it."""
+    columns = await db.fetch(
+        "select c.relname, a.attname from pg_attribute a join pg_class c on c.oid = a.attrelid"
+        " join pg_type t on t.oid = a.atttypid"
+        " where c.relnamespace = 'tidings'::regnamespace and c.relkind = 'r' and a.attnum > 0"
+        " and t.typname in ('text', '_text', 'varchar', 'json', 'jsonb', 'bytea')"
+    )
+    found = set()
+    for table, column in columns:
+        for word in words:
+            if await db.fetchval(
+                f'select exists (select from tidings.{table} where position($1 in "{column}"::text) > 0)',
+                word,
+            ):
+                found.add((table.rstrip("0123456789"), column))
+    return found
+
+
+async def a_life(server: Server) -> None:
+    """Leave a trace of her wherever a user can leave one."""
+    await server.join("made-by-api", ALICE, "bob")
+    await server.http.delete(f"/v1/rooms/left-again/members/{ALICE}")
+    await server.publish(f"user:{ALICE}", data={"to her": SECRET_WORDS})
+    await server.publish("room:made-by-api", exclude=["bob", ALICE])
+    async with await server.live(ALICE, claims=GRANTS, device="phone") as phone:
+        for room in ("own", "left-again"):
+            assert (await phone.ask("join_room", room=room))["type"] == "ok"
+        await phone.ask("leave_room", room="left-again")
+        for to in ("room:own", "room:made-by-api", "everyone", "user:bob", f"user:{ALICE}"):
+            sent = await phone.ask(
+                "publish", to=to, event="said", data=SECRET_WORDS, id=f"{SECRET_WORDS} {to}"
+            )
+            assert sent["type"] == "ok"
+        await phone.ask("publish", to="room:made-by-api", event="said", data=SECRET_WORDS, echo=False)
+    async with await server.live(ALICE, device="laptop"):
+        pass
+    mark = {"Authorization": f"Bearer {token(ALICE)}"}
+    read = await server.http.post("/v1/inbox/read", json={"up_to": 10**9}, headers=mark)
+    assert read.status_code == 200, read.text
+    later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    for to in (f"user:{ALICE}", [f"user:{ALICE}", "user:bob"]):
+        put_off = {"to": to, "type": "t", "deliver_at": later, "data": SECRET_WORDS * isinstance(to, str)}
+        assert (await server.http.post("/v1/events", json=put_off)).status_code == 202
+    await server.publish("room:made-by-api", data="kept")
+
+
+async def test_after_an_erasure_no_table_knows_the_user(server: Server, db: asyncpg.Connection) -> None:
+    await a_life(server)
+    before = await mentions(db, ALICE, SECRET_WORDS)
+    assert {table for table, _ in before} >= {
+        "events_",
+        "users",
+        "devices",
+        "memberships",
+        "idempotency_keys",
+        "pending",
+        "reads",
+    }
+    positions = [row[0] for row in await db.fetch("select position from tidings.events order by 1")]
+    await erase(server)
+    await erased(server)
+    # Their revocation stays, until no token can live that long; its entry, until retention takes it; and who
+    # asked for the erasure is on record.
+    assert await mentions(db, ALICE, SECRET_WORDS) == {
+        ("revocations", "user_id"), ("events_", "data"), ("audit", "subject"),
+    }  # fmt: skip
+    assert await db.fetch("select addresses from tidings.pending") == [(["user:bob"],)]
+    named = await db.fetch("select kind, address from tidings.events where position($1 in data) > 0", ALICE)
+    assert [tuple(row) for row in named] == [("revoked", "control")]
+    assert await mentions(db, SECRET_WORDS) == set()
+    after = [row[0] for row in await db.fetch("select position from tidings.events order by 1")]
+    assert after[: len(positions)] == positions
+    assert await db.fetchval("select data from tidings.events where data like '%kept%'") == '"kept"'
+    assert await db.fetchval("select exclude from tidings.events where exclude is not null") == '["bob"]'
+
+
+async def test_the_sockets_are_closed_and_the_tokens_are_dead(start: Start) -> None:
+    one, two = await start(), await start()
+    async with (
+        await one.live(ALICE) as phone,
+        await two.live(ALICE, device="b") as laptop,
+        await two.live("bob") as bob,
+    ):
+        answer = await erase(one)
+        assert answer["complete"] is False
+        assert answer["closed"] >= 1
+        assert await phone.closed() == 4001
+        assert await laptop.closed() == 4001
+        assert await bob.quiet() == []
+    with pytest.raises(InvalidStatus):
+        await two.live(ALICE, token=token(ALICE, iat=int(time.time()) - 5))
+
+
+async def test_what_is_held_in_memory_is_forgotten_by_every_instance(start: Start) -> None:
+    one, two = await start(), await start()
+    await one.join("r", "bob")
+    async with await one.live(ALICE, claims=GRANTS) as phone:
+        said = (await phone.ask("publish", to="room:r", event="said", data=SECRET_WORDS))["position"]
+    await two.reached(said)
+    await erase(one)
+    await erased(one)
+    for server in (one, two):
+        await eventually(lambda s=server: s.gateway.hub.recent.base > said)
+        async with await server.live("bob", after=0) as bob:
+            events = [f for f in bob.frames if f["type"] == "event"]
+            assert [(f["position"], f["data"], f.get("from")) for f in events] == [(said, None, None)]
+    history = (await two.http.get("/v1/rooms/r/events")).json()["data"]
+    assert [(e["position"], e["data"]) for e in history] == [(said, None)]
+
+
+async def test_who_comes_back_is_new(server: Server, db: asyncpg.Connection) -> None:
+    await a_life(server)
+    await erase(server)
+    await erased(server)
+    later = token(ALICE, iat=int(time.time()) + 5)
+    for query in ({"after": 0}, {"device": "laptop"}, {"device": "never seen"}):
+        async with await server.live(ALICE, token=later, **query) as phone:
+            assert [f for f in phone.frames if f["type"] not in {"welcome", "live"}] == []
+            assert phone.frames[0]["rooms"] == []
+    new = await server.publish(f"user:{ALICE}")
+    async with await server.live(ALICE, token=later) as phone:
+        assert [f["position"] for f in phone.frames if f["type"] == "event"] == [new]
+
+
+async def test_rooms_are_told_that_she_left(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasures, "GRACE", 3)
+    await server.join("r", ALICE, "bob")
+    async with await server.live("bob", claims={"rooms": ["*"], "presence": True}) as bob:
+        await bob.ask("join_room", room="r", presence=True)
+        await erase(server)
+        await bob.until("user_left_room", room="r", user=ALICE)
+    listed = (await server.http.get("/v1/rooms/r/members")).json()["data"]
+    assert [m["user"] for m in listed] == ["bob"]
+
+
+async def test_others_of_a_similar_name_are_left_alone(server: Server, db: asyncpg.Connection) -> None:
+    await server.join("r", "al")
+    async with await server.live("al", claims=GRANTS) as phone:
+        await phone.ask("publish", to="room:r", event="said", data="mine", echo=False)
+    await server.publish("room:r", exclude=["al", "ali"])
+    before = await db.fetch("select * from tidings.events order by position")
+    for user in ("a", "l", "ali%", "%", "al\\"):
+        await erase(server, user)
+    await erased(server)
+    after = await db.fetch("select * from tidings.events order by position")
+    assert after[: len(before)] == before
+    assert await db.fetchval("select count(*) from tidings.memberships") == 1
+
+
+async def test_an_erasure_in_many_steps_goes_on_where_another_left_off(
+    start: Start, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasure, "ROWS", 2)
+    monkeypatch.setattr(erasures, "GRACE", 3600)
+    one = await start()
+    await a_life(one)
+    await erase(one)
+    assert (await one.http.get("/v1/erasures")).json()["data"][0]["user"] == ALICE
+    # As an instance that dies after a few steps would leave it; two of the others go on.
+    for _ in range(9):
+        assert await erasure.erase_some(db, 0, ALICE)
+    await start()
+    monkeypatch.setattr(erasures, "GRACE", 0)
+    await erased(one)
+    assert await mentions(db, SECRET_WORDS) == set()
+    assert await db.fetchval("select count(*) from tidings.events where kind = 'erased'") == 1
+
+
+async def test_a_step_is_done_by_one_at_a_time(db: asyncpg.Connection, database_url: str) -> None:
+    await erasure.erase(db, 0, Actor("k", "r"), ALICE, issued_before=1)
+    other = await asyncpg.connect(database_url)
+    async with db.transaction():
+        assert await erasure.erase_some(db, 0, ALICE)
+        async with asyncio.timeout(2):
+            assert not await erasure.erase_some(other, 0, ALICE)
+    assert await other.fetchval("select count(*) from tidings.erasures") == 1
+    await other.close()
+
+
+async def test_what_a_dying_socket_still_leaves_behind_is_erased_too(
+    server: Server, db: asyncpg.Connection
+) -> None:
+    """A handshake and a publish that were under way on another instance when the revocation came."""
+    await erase(server)
+    await db.fetch("select * from tidings.open_sessions($1, $2, '{null}', 10, 0)", [ALICE], ["late"])
+    await db.execute(
+        "select last from tidings.append(gen_random_uuid(), 0, false, '0', '{}', '{}', '{everyone}', '{t}',"
+        " '{\"late\"}', '{}', '{}', array[$1], '{}', '{}', '{}', '{}', '{}', '{}')", ALICE
+    )  # fmt: skip
+    await erased(server)
+    assert {table for table, _ in await mentions(db, ALICE, "late")} == {"revocations", "events_", "audit"}
+    assert await db.fetchval("select count(*) from tidings.events where sender is not null") == 0
+
+
+async def test_erasing_twice_and_erasing_nobody_do_no_harm(server: Server, db: asyncpg.Connection) -> None:
+    await server.publish("user:bob", data="kept")
+    for user in (ALICE, ALICE, "nobody", "with/a/slash"):
+        await erase(server, user)
+    await erased(server)
+    assert await db.fetchval("select data from tidings.events where address = 'user:bob'") == '"kept"'
+    assert await db.fetchval("select count(*) from tidings.events where kind = 'erased'") == 3
+
+
+@pytest.mark.parametrize("scopes", [["publish", "read", "tokens"], None])
+async def test_only_admins_erase(server: Server, db: asyncpg.Connection, scopes: list[str] | None) -> None:
+    key = token(ALICE)
+    if scopes:
+        key = (await server.http.post("/v1/keys", json={"name": "p", "scopes": scopes})).json()["key"]
+    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as other:
+        assert (await other.delete("/v1/users/alice")).status_code in {401, 403}
+        assert (await other.get("/v1/erasures")).status_code in {401, 403}
+    assert await db.fetchval("select count(*) from tidings.erasures") == 0
+
+
+async def test_a_user_that_cannot_be_is_refused(server: Server) -> None:
+    answer = await server.http.delete("/v1/users/a%01b")
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/user")
