@@ -190,10 +190,13 @@ async def test_a_role_with_nothing_but_execute_can_publish(
         await db.execute(ONE)
     await db.execute("reset session authorization")
     await db.execute(f"grant execute on function tidings.publish to {role}")
+    await db.execute(f"create schema {role} authorization {role}")
     await db.execute(f"set session authorization {role}")
     # Whoever can make functions of their own cannot slip them in.
-    await db.execute("create function pg_temp.length(text) returns integer language sql as 'select 1/0'")
-    await db.execute("set search_path = pg_temp, tidings")
+    await db.execute(
+        f"create function {role}.now() returns timestamptz language sql as $$select to_timestamp(1/0)$$"
+    )
+    await db.execute(f"set search_path = {role}, pg_catalog")
     async with await server.live("alice") as phone:
         await db.execute(ONE)
         assert (await phone.until("event"))["data"] == {"order": 42}
