@@ -28,6 +28,7 @@ from service.api import (
     recalls,
     receipts,
     rooms,
+    scheduled,
     tokens,
     users,
 )  # fmt: skip
@@ -46,7 +47,7 @@ from service.gateway.gateway import Gateway
 from service.observe.metrics import Metrics
 from service.settings import Settings, load
 from service.store import log as store
-from service.store import schema
+from service.store import pending, schema
 from service.store.database import Database
 from service.stream.appender import Appender
 from service.stream.callbacks import Callbacks
@@ -59,6 +60,7 @@ from service.stream.hub import Hub
 from service.stream.limits import Limits
 from service.stream.receipts import Receipts
 from service.stream.retention import Retention
+from service.stream.scheduler import Scheduler
 from service.stream.sessions import Sessions
 from service.stream.webhook import Webhook
 
@@ -90,19 +92,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     # A user's id may have slashes in it: what stands below a user is asked for before the user.
     for part in (
-        admin,
-        keys,
-        audit,
-        receipts,
-        recalls,
-        rooms,
-        inbox,
-        acks,
-        devices,
-        tokens,
-        operations,
+        admin, keys, audit, receipts, recalls, scheduled, rooms, inbox, acks, devices, tokens, operations,
         users,
-    ):
+    ):  # fmt: skip
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
     problems.install(app)
@@ -153,11 +145,13 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         raise SystemExit("TIDINGS_DATABASE_URL is not set")
     url = settings.database_url.get_secret_value()
     await schema.check(url)
+    rules = Rules(settings.max_data, settings.schedule_horizon, callbacks=settings.callback_url is not None)
     async with AsyncExitStack() as stack:
         database = Database(url, settings.pool_size)
         stack.push_async_callback(database.close)
         async with database.connection() as connection:
             await store.ensure_partitions(connection)
+            await pending.configure(connection, rules, sql_notify=settings.sql_notify)
             asked = asyncio.get_running_loop().time()
             start = await store.start(connection)
         _warn_of_unsafe(start)
@@ -175,6 +169,9 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
             database, metrics, committed=follower.offer, seen=lambda: follower.seen,
             timeout=settings.append_timeout, window=settings.id_window,
         )  # fmt: skip
+        own = Database(url, 1)
+        stack.push_async_callback(own.close)
+        scheduler = Scheduler(own, follower, metrics, window=settings.id_window, notified=settings.sql_notify)
         limits = Limits(
             keyring, key=limit_of(settings.key_rate), user=limit_of(settings.user_rate, settings.user_burst)
         )
@@ -192,14 +189,12 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         retention = Retention(url, Keep(settings.retention or None, settings.retention_bytes), metrics)
         erasures = Erasures(database, follower)
         await _run_all(
-            stack, follower.run(), appender.run(), sessions.run(), cursors.run(), duties.run(),
-            retention.run(), erasures.run(), gateway.pulse.beat(), gateway.pulse.ask(),
+            stack, follower.run(), appender.run(), scheduler.run(), sessions.run(), cursors.run(),
+            duties.run(), retention.run(), erasures.run(), gateway.pulse.beat(), gateway.pulse.ask(),
             *_callbacks(settings, database, cursors, metrics, start.identity),
         )  # fmt: skip
-        callbacks = settings.callback_url is not None
-        rules = Rules(settings.max_data, settings.schedule_horizon, callbacks=callbacks)
         service = Service(
-            settings, rules, instance, database, follower, appender, control, cursors,
+            settings, rules, instance, database, follower, appender, scheduler, control, cursors,
             Receipts(database, hub, cursors), keyring, verifier, minter_from(settings), limits, metrics,
         )  # fmt: skip
 

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     data_dir: Path | None = None
     pool_size: Annotated[int, Field(ge=4)] = 8
     append_timeout: PositiveFloat = 5.0
+    sql_notify: bool = True
 
     # Who is believed
     jwt_secret: SecretStr | None = None

@@ -1,13 +1,13 @@
 """Which events a device passed over; who asks it to be forgotten.
 
 Revision ID: 0008
-Revises: 0006
+Revises: 0007
 """
 
 from alembic import op
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 
 # Null costs a row nothing, so the cursor's update writes what it wrote before.
 TABLES = """

@@ -186,7 +186,12 @@ def submit(service: Service, post: Post) -> "Future[list[Outcome]] | None":
     """Begin to carry out a request; None where nothing of it is stored."""
     if post.ephemeral and not service.follower.trusted:
         raise Unavailable("the log cannot be read just now, nor what it revokes")
-    return service.appender.submit(post.units, post.once) if post.units else None
+    if not post.units:
+        return None
+    outcomes = service.appender.submit(post.units, post.once)
+    if any(unit.due_at is not None for unit in post.units):
+        outcomes.add_done_callback(lambda _: service.scheduler.wake())
+    return outcomes
 
 
 def pass_on(hub: Hub, post: Post, outcomes: Sequence[Outcome]) -> None:

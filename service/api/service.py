@@ -17,6 +17,7 @@ from service.stream.cursors import Cursors
 from service.stream.follower import Follower
 from service.stream.limits import Limits
 from service.stream.receipts import Receipts
+from service.stream.scheduler import Scheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Service:
     database: Database
     follower: Follower
     appender: Appender
+    scheduler: Scheduler
     control: Control
     cursors: Cursors
     receipts: Receipts

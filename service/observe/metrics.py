@@ -49,6 +49,18 @@ class Metrics:
             ["outcome"],  # appended, replayed, or the code of an error
             registry=registry,
         )
+        self.pending_outcomes = Counter(
+            "tidings_pending_outcomes",
+            "Events that were put off or published by SQL, by what became of them",
+            ["outcome"],  # moved, repeated, failed
+            registry=registry,
+        )
+        self.pending_late_seconds = Gauge(
+            "tidings_pending_late_seconds",
+            "How long the oldest event has been due that is not in the log",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
         self.tail_lag_positions = Gauge(
             "tidings_tail_lag_positions",
             "How far the slowest worker's hub is behind the log's head",

@@ -17,6 +17,10 @@ log = sa.Table(
     sa.Column("timeline", sa.Text, nullable=False),
     sa.Column("partitioned_to", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("readable_by", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("max_data", sa.Integer, nullable=False, server_default="32768"),
+    sa.Column("schedule_horizon", sa.Double, nullable=False, server_default="7776000"),
+    sa.Column("callbacks", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("sql_notify", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.CheckConstraint("one", name="log_one_check"),
 )
 

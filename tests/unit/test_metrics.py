@@ -30,6 +30,8 @@ def test_everything_is_ours_by_name() -> None:
         "tidings_append_seconds",
         "tidings_append_entries",
         "tidings_append_outcomes",
+        "tidings_pending_outcomes",
+        "tidings_pending_late_seconds",
         "tidings_tail_lag_positions",
         "tidings_head_confirmed_age_seconds",
         "tidings_connections",

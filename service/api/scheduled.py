@@ -1,0 +1,82 @@
+"""What is still to come: look at it, take it back."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Path, Response
+
+from service.api.access import KeyFirst, Publisher
+from service.api.lists import After, Limit, Listed
+from service.api.service import InService
+from service.auth.keys import ApiKey
+from service.domain.errors import Invalid, NotFound
+from service.store import pending
+from service.store.log import timestamp
+
+router = APIRouter(tags=["events"], route_class=KeyFirst)
+
+MAX_ID = 2**63 - 1
+_encode = msgspec.json.Encoder().encode
+
+
+class Scheduled(msgspec.Struct, omit_defaults=True):
+    """An event that is put off; ``failed`` says why it will not be delivered."""
+
+    id: str
+    event_id: str
+    to: Sequence[str]
+    type: str
+    data: msgspec.Raw
+    deliver_at: str
+    created_at: str
+    failed: str | None = None
+
+
+class _Page(msgspec.Struct):
+    data: list[Scheduled]
+    next_cursor: str | None
+    has_more: bool
+
+
+@router.get("/v1/scheduled", operation_id="listScheduled", response_model=Listed)
+async def scheduled(key: Publisher, service: InService, after: After = "", limit: Limit = 100) -> Response:
+    """List what this key has put off, by id; with the scope `admin`, what anyone has."""
+    async with service.database.connection() as connection:
+        rows = await pending.scheduled(connection, *_scope(key), _number(after), limit + 1)
+    shown = [_scheduled(row) for row in rows[:limit]]
+    more = len(rows) > limit
+    page = _Page(shown, shown[-1].id if more else None, more)
+    return Response(_encode(page), media_type="application/json")
+
+
+@router.delete("/v1/scheduled/{id}", operation_id="cancelScheduled", status_code=204)
+async def cancel(
+    id: Annotated[int, Path(ge=1, le=MAX_ID)],  # noqa: A002 - the field's name
+    key: Publisher,
+    service: InService,
+) -> None:
+    """Take an event back before it is due. Once this has answered 204, nobody gets it."""
+    async with service.database.connection() as connection:
+        cancelled = await pending.cancel(connection, *_scope(key), id)
+    if not cancelled:
+        raise NotFound("nothing is scheduled under this id: it was cancelled or delivered, or never was")
+
+
+def _scope(key: ApiKey) -> tuple[str | None, list[str] | None]:
+    """Return whose events the key may see, and to which addresses; None is any."""
+    producer = None if "admin" in key.scopes else f"key:{key.id}"
+    return producer, None if key.addresses is None else list(key.addresses)
+
+
+def _number(after: str) -> int:
+    if after and not (after.isascii() and after.isdigit() and int(after) <= MAX_ID):
+        raise Invalid("must be the `next_cursor` of a page", "#/after")
+    return int(after or 0)
+
+
+def _scheduled(row: Any) -> Scheduled:
+    return Scheduled(
+        str(row["id"]), row["event_id"], row["addresses"], row["type"], msgspec.Raw(row["data"].encode()),
+        timestamp(row["due_at"]), timestamp(row["created_at"]), row["failed"],
+    )  # fmt: skip
