@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from service.domain.errors import TidingsError
 from service.domain.problems import CONTENT_TYPE, problem_body
+from service.observe.requests import Asked, current
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,6 +40,7 @@ class RequestId:
             return
         own_id = request_id(Headers(scope=scope).get("x-request-id", ""))
         scope.setdefault("state", {})["request_id"] = own_id
+        current.set(Asked(own_id, scope["headers"]))  # the task is this request's own, and ends with it
 
         started = False
 
@@ -53,7 +55,7 @@ class RequestId:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:
-            log.exception("a request failed", extra={"path": scope["path"], "request_id": own_id})
+            log.exception("a request failed", extra={"path": scope["path"]})
             if started:
                 raise
             body = problem_body(TidingsError("internal error"), own_id)
