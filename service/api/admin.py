@@ -2,14 +2,15 @@
 
 from datetime import UTC, datetime
 from time import time
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
 from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from service.api.access import Admin, KeyFirst, Scope
-from service.api.lists import After, Limit, Listed, listed
+from service.api.fields import Pattern, Position, UserId
+from service.api.lists import After, Limit, Page, listed
 from service.api.service import InService, Service
 from service.auth.keys import generate
 from service.domain.addresses import Patterns, check_user
@@ -33,7 +34,7 @@ class RevocationIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     jti: str | None = Field(default=None, min_length=1, max_length=256)
-    user: str | None = None
+    user: UserId | None = None
     issued_before: int | None = Field(
         default=None, ge=0, le=2**53, description="Seconds since the epoch, inclusive; default: now"
     )
@@ -54,7 +55,7 @@ class Closed(BaseModel):
     """An order that has been written to the log, and how many connections it has closed so far."""
 
     id: str
-    position: int
+    position: Position
     closed: int
     complete: bool = Field(description="Whether `closed` counts every instance")
 
@@ -89,8 +90,23 @@ async def _carried_out(service: Service, subject: str, position: int) -> Closed:
     )
 
 
+class Revocation(BaseModel):
+    """A revocation in force; `created_by` is the id of a key."""
+
+    id: str
+    position: Position
+    jti: str | None
+    user: UserId | None
+    issued_before: int | None
+    ban: bool
+    created_at: AwareDatetime
+    created_by: str
+
+
 @router.get("/v1/revocations", operation_id="listRevocations")
-async def revocations(_: Admin, service: InService, after: After = "", limit: Limit = 100) -> Listed:
+async def revocations(
+    _: Admin, service: InService, after: After = "", limit: Limit = 100
+) -> Page[Revocation]:
     """List the revocations in force."""
     rows = await admin.list_revocations(service.database, after, limit + 1)
     return listed(rows, limit, _revocation, lambda row: row["id"])
@@ -112,14 +128,28 @@ async def lift(id: Id, _: Admin, service: InService) -> None:  # noqa: A002 - th
     await service.follower.reached_within(position, CLOSED_WITHIN)
 
 
+class Connection(BaseModel):
+    """A live connection, and how far it has been written to and has acknowledged."""
+
+    id: str
+    user: UserId
+    device: str
+    state: Literal["catching_up", "live"]
+    written: Position
+    acked: Position
+    rooms: int
+    info: Any
+    instance: str
+
+
 @router.get("/v1/connections", operation_id="listConnections")
 async def connections(
     _: Admin,
     service: InService,
-    user: Annotated[str | None, Query()] = None,
+    user: Annotated[UserId | None, Query()] = None,
     after: After = "",
     limit: Limit = 100,
-) -> Listed:
+) -> Page[Connection]:
     """List the live connections of this instance."""
     hub = service.follower.hub
     known = hub if user is None else hub.users.get(user, ())
@@ -157,7 +187,7 @@ class KeyIn(BaseModel):
 
     name: str = Field(min_length=1, max_length=128)
     scopes: list[Scope] = Field(min_length=1)
-    addresses: list[str] | None = Field(
+    addresses: list[Pattern] | None = Field(
         default=None, max_length=100, description="Patterns it may publish to; default: any"
     )
     expires_at: AwareDatetime | None = None
@@ -185,8 +215,20 @@ async def create_key(order: KeyIn, _: Admin, service: InService) -> KeyOut:
     return KeyOut(id=made.id, key=made.presented)
 
 
+class Key(BaseModel):
+    """An API key without its secret; `addresses` is null where it is limited to none."""
+
+    id: str
+    name: str
+    scopes: list[Scope]
+    addresses: list[Pattern] | None
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None
+    last_used_at: AwareDatetime | None
+
+
 @router.get("/v1/keys", operation_id="listKeys")
-async def keys(_: Admin, service: InService, after: After = "", limit: Limit = 100) -> Listed:
+async def keys(_: Admin, service: InService, after: After = "", limit: Limit = 100) -> Page[Key]:
     """List the API keys, without their secrets."""
     rows = await admin.list_keys(service.database, after, limit + 1)
     used = service.keyring.last_used

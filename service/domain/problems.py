@@ -1,5 +1,6 @@
 """How an error is told over HTTP: RFC 9457 problem details, one table for both edges."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -34,6 +35,14 @@ _TABLE: Final[tuple[tuple[type[TidingsError], int, str], ...]] = (
     (Unavailable, 503, "Not available just now"),
 )
 
+_INTERNAL: Final = "Internal error"
+
+
+def kinds() -> Iterator[tuple[type[TidingsError], int, str]]:
+    """Yield each error that HTTP can tell, with its status and its title."""
+    yield from _TABLE
+    yield TidingsError, 500, _INTERNAL
+
 
 def status_of(error: TidingsError) -> int:
     """Return the HTTP status that tells of ``error``."""
@@ -51,7 +60,7 @@ def problem_headers(error: TidingsError) -> dict[str, str]:
 
 def problem_body(error: TidingsError, request_id: str | None = None, status: int | None = None) -> bytes:
     """Return the problem as JSON: ``type title status code detail`` and, where known, ``errors``."""
-    title = next((title for kind, _, title in _TABLE if isinstance(error, kind)), "Internal error")
+    title = next((title for kind, _, title in _TABLE if isinstance(error, kind)), _INTERNAL)
     body: dict[str, object] = {
         "type": f"urn:tidings:problem:{error.code}",
         "title": title,
