@@ -9,11 +9,11 @@ from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from service.api.access import Admin, KeyFirst, Scope
-from service.api.fields import Pattern, Position, UserId
+from service.api.fields import Flag, Instant, Pattern, Position, UserId, Whole
 from service.api.lists import After, Limit, Page, listed
 from service.api.service import InService, Service
 from service.auth.keys import generate
-from service.domain.addresses import Patterns, check_user
+from service.domain.addresses import Patterns, check_pattern, check_user
 from service.domain.delivery import State
 from service.domain.errors import NotFound
 from service.store import admin, log
@@ -28,17 +28,28 @@ LEASE: Final = 10.0
 Id = Annotated[str, Path(min_length=1, max_length=256)]
 
 
+_NULL: Final[dict[str, Any]] = {"type": "null"}
+
+
 class RevocationIn(BaseModel):
     """Which tokens are dead from now on: one by `jti`, or those of a user."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={
+        "if": {"required": ["jti"], "properties": {"jti": {"type": "string"}}},
+        "then": {"properties": {"user": _NULL, "issued_before": _NULL, "ban": {"const": False}}},
+        "else": {
+            "required": ["user"], "properties": {"user": {"type": "string"}},
+            "if": {"required": ["ban"], "properties": {"ban": {"const": True}}},
+            "then": {"properties": {"issued_before": _NULL}},
+        },
+    })  # fmt: skip
 
     jti: str | None = Field(default=None, min_length=1, max_length=256)
     user: UserId | None = None
-    issued_before: int | None = Field(
+    issued_before: Whole | None = Field(
         default=None, ge=0, le=2**53, description="Seconds since the epoch, inclusive; default: now"
     )
-    ban: bool = Field(default=False, description="Every token, also those issued later")
+    ban: Flag = Field(default=False, description="Every token, also those issued later")
 
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
@@ -152,7 +163,7 @@ async def connections(
 ) -> Page[Connection]:
     """List the live connections of this instance."""
     hub = service.follower.hub
-    known = hub if user is None else hub.users.get(user, ())
+    known = hub if user is None else hub.users.get(check_user(user, "#/user"), ())
     rows = sorted((c for c in known if c.id > after), key=lambda c: c.id)[: limit + 1]
     return listed(rows, limit, lambda c: _connection(service, c), lambda c: c.id)
 
@@ -190,7 +201,7 @@ class KeyIn(BaseModel):
     addresses: list[Pattern] | None = Field(
         default=None, max_length=100, description="Patterns it may publish to; default: any"
     )
-    expires_at: AwareDatetime | None = None
+    expires_at: Instant | None = None
 
 
 class KeyOut(BaseModel):
@@ -203,7 +214,10 @@ class KeyOut(BaseModel):
 @router.post("/v1/keys", operation_id="createKey", status_code=201)
 async def create_key(order: KeyIn, _: Admin, service: InService) -> KeyOut:
     """Make an API key."""
-    patterns = None if order.addresses is None else list(Patterns(order.addresses))
+    given = order.addresses
+    patterns = None if given is None else list(
+        Patterns(check_pattern(each, f"#/addresses/{n}") for n, each in enumerate(given))
+    )  # fmt: skip
     made = generate()
     async with service.database.connection() as connection:
         position = await admin.put_key(

@@ -5,16 +5,20 @@ So each rule is enforced in one place, with one message, and the description onl
 
 from typing import Annotated, Any, Final
 
-from pydantic import WithJsonSchema
+from pydantic import AwareDatetime, BeforeValidator, Strict, WithJsonSchema
 
 # ECMA-262, as JSON Schema wants it (draft 2020-12 §6.4)
 _ROOM: Final = "[A-Za-z0-9_.:-]{1,128}"
 _PRINTABLE: Final = r"[^\x00-\x1f\x7f-\x9f]"
 
 
+PLAIN: Final = f"^{_PRINTABLE}*$"
+"""Matches text without control characters."""
+
+
 def text(limit: int, **more: Any) -> dict[str, Any]:
     """Return the schema of 1 to ``limit`` characters without controls."""
-    return {"type": "string", "minLength": 1, "maxLength": limit, "pattern": f"^{_PRINTABLE}*$", **more}
+    return {"type": "string", "minLength": 1, "maxLength": limit, "pattern": PLAIN, **more}
 
 
 ROOM: Final = {"type": "string", "pattern": f"^{_ROOM}$", "examples": ["orders"]}
@@ -33,6 +37,24 @@ PATTERN: Final = {
     "examples": ["orders.*"],
 }
 POSITION: Final = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str | bool):
+        raise ValueError("must be an integer")  # noqa: TRY004 - the one that pydantic tells of
+    return value
+
+
+def _rfc3339(value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("must be a time as RFC 3339 writes it")
+    return value
+
+
+# Pydantic by itself would take 0 for false, "7" for 7 and 0 for 1970; a query has nothing but strings.
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, BeforeValidator(_number)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 
 RoomName = Annotated[str, WithJsonSchema(ROOM)]
 UserId = Annotated[str, WithJsonSchema(USER)]

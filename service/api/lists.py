@@ -6,8 +6,10 @@ from typing import Annotated, Any, Generic, TypeVar
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict
 
+from service.api.fields import PLAIN
+
 Limit = Annotated[int, Query(ge=1, le=1000)]
-After = Annotated[str, Query(max_length=512, description="`next_cursor` of the page before")]
+After = Annotated[str, Query(max_length=512, pattern=PLAIN, description="`next_cursor` of the page before")]
 Row = TypeVar("Row")
 Item = TypeVar("Item")
 

@@ -20,7 +20,7 @@ _EVENT: Final = {
         "type": text(128, examples=["order.shipped"]),
         "data": {"description": "Any JSON; by default `null`, and at most 32 KiB"},
         "id": {"description": "Accepted once for each producer; a repetition gets the original's answer",
-               **text(255)},
+               **text(255, type=["string", "null"])},
         "exclude": {"description": "Users who do not get it", "type": "array", "items": USER,
                     "maxItems": MAX_EXCLUDED},
     },

@@ -24,7 +24,9 @@ MAX_CHANGES = 1000
 class Changes(BaseModel):
     """Members to add and to remove, at most 1,000 together."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={
+        "not": {"properties": {"add": {"maxItems": 0}, "remove": {"maxItems": 0}}},
+    })  # fmt: skip
 
     add: list[UserId] = Field(default=[], max_length=MAX_CHANGES)
     remove: list[UserId] = Field(default=[], max_length=MAX_CHANGES)

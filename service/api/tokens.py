@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.access import KeyFirst, TokenIssuer
-from service.api.fields import Pattern, RoomName, UserId
+from service.api.fields import Flag, Pattern, RoomName, UserId, Whole
 from service.api.problems import refused_with
 from service.api.service import InService
 from service.domain.addresses import check_pattern, check_room, check_user
@@ -23,11 +23,13 @@ class TokenIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     user: UserId
-    ttl: int = Field(default=3600, ge=1, description="Seconds")
+    ttl: Whole = Field(
+        default=3600, ge=1, description="Seconds; at most 30 days", json_schema_extra={"maximum": 30 * 86400}
+    )
     rooms: list[Pattern] = Field(default=[], max_length=1000, description="Patterns of room names")
     join: list[RoomName] = Field(default=[], max_length=1000)
     publish: list[Pattern] = Field(default=[], max_length=1000, description="Patterns of addresses")
-    presence: bool = False
+    presence: Flag = False
     name: str | None = Field(default=None, max_length=256)
     jti: str | None = Field(default=None, min_length=1, max_length=256)
 
