@@ -4,10 +4,12 @@
 """
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import httpx
 from jsonschema import Draft202012Validator
 
 from service.app import create_app
@@ -42,6 +44,45 @@ def fits(schema: dict[str, Any], value: Any) -> list[str]:
     whole = {**schema, "components": description()["components"]}
     checker = Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER)
     return [f"{error.json_path}: {error.message}" for error in checker.iter_errors(value)]
+
+
+@cache
+def templates() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
+    """Return the operations of each path, by what matches it as it stands in a request."""
+    paths = description()["paths"].items()
+    return [(re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), methods) for path, methods in paths]
+
+
+def operation_of(request: httpx.Request) -> dict[str, Any] | None:
+    """Return the operation that a request is for, or None if it is for nothing that is described."""
+    path = request.url.raw_path.decode().partition("?")[0]
+    methods = next((methods for pattern, methods in templates() if pattern.fullmatch(path)), {})
+    found: dict[str, Any] | None = methods.get(request.method.lower())
+    return found
+
+
+async def check(response: httpx.Response) -> None:
+    """Fail where an answer is not what the document says; every test's requests are asked this.
+
+    A 500 is in no document: the test that provokes one says so itself.
+    """
+    operation = operation_of(response.request)
+    if operation is None or response.status_code == 500:
+        return
+    told, name = f"{response.status_code}", operation["operationId"]
+    assert told in operation["responses"], (
+        f"{name} answers {told}: add `responses=refused_with(…)` to its route"
+    )
+    described = resolved(operation["responses"][told])
+    required = {header for header, of in described["headers"].items() if resolved(of).get("required")}
+    assert not [header for header in required if header not in response.headers], f"{name} {told}"
+    if "content" not in described:
+        return
+    kind = response.headers["content-type"].partition(";")[0]
+    assert kind in described["content"], f"{name} {told}"
+    if kind.endswith("json"):
+        await response.aread()
+        assert fits(described["content"][kind]["schema"], response.json()) == [], f"{name} {told}"
 
 
 def text() -> str:

@@ -46,8 +46,8 @@ class RevocationIn(BaseModel):
 
     jti: str | None = Field(default=None, min_length=1, max_length=256)
     user: UserId | None = None
-    issued_before: Whole | None = Field(
-        default=None, ge=0, le=2**53, description="Seconds since the epoch, inclusive; default: now"
+    issued_before: Annotated[Whole, Field(ge=0, le=2**53)] | None = Field(
+        default=None, description="Seconds since the epoch, inclusive; default: now"
     )
     ban: Flag = Field(default=False, description="Every token, also those issued later")
 

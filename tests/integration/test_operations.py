@@ -165,6 +165,22 @@ async def test_every_line_about_a_request_has_its_id_and_trace(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("path", "allowed"), [
+    ("/v1/keys", "GET, POST"),
+    ("/v1/keys/x", "DELETE"),
+    ("/v1/rooms/r/members/u", "PUT, DELETE"),
+    ("/v1/events", "POST"),
+])  # fmt: skip
+async def test_a_method_that_is_not_there_is_told_those_that_are(
+    server: Server, path: str, allowed: str
+) -> None:
+    for method in ("TRACE", "PATCH"):
+        answer = await server.http.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["status"] == 405
+
+
 async def test_only_allowed_origins_may_read_answers(start: Start) -> None:
     server = await start(origins=("https://app.example",))
     for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
