@@ -1,4 +1,4 @@
-"""What the description of the HTTP API promises, and whether an answer keeps to it.
+"""What the descriptions promise, of HTTP and of the socket, and whether an answer keeps to it.
 
 ``python -m tests.contract`` writes docs/openapi.json.
 """
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 from jsonschema import Draft202012Validator
 
 from service.app import create_app
 from service.settings import Settings
 
-DOCUMENT = Path(__file__).parent.parent / "docs/openapi.json"
+DOCS = Path(__file__).parent.parent / "docs"
+DOCUMENT, PUSHES = DOCS / "openapi.json", DOCS / "asyncapi.yaml"
 
 
 @cache
@@ -39,9 +41,9 @@ def resolved(node: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def fits(schema: dict[str, Any], value: Any) -> list[str]:
-    """Return what is wrong with a value, by a schema of the document."""
-    whole = {**schema, "components": description()["components"]}
+def fits(schema: dict[str, Any], value: Any, document: dict[str, Any] | None = None) -> list[str]:
+    """Return what is wrong with a value, by a schema of a document (OpenAPI's)."""
+    whole = {**schema, "components": (document or description())["components"]}
     checker = Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER)
     return [f"{error.json_path}: {error.message}" for error in checker.iter_errors(value)]
 
@@ -83,6 +85,28 @@ async def check(response: httpx.Response) -> None:
     if kind.endswith("json"):
         await response.aread()
         assert fits(described["content"][kind]["schema"], response.json()) == [], f"{name} {told}"
+
+
+@cache
+def pushes() -> dict[str, Any]:
+    """Return the AsyncAPI document."""
+    document: dict[str, Any] = yaml.safe_load(PUSHES.read_text())
+    return document
+
+
+def messages(operation: str) -> dict[str, dict[str, Any]]:
+    """Return the messages of one of its operations, by their type."""
+    names = [each["$ref"].rpartition("/")[2] for each in pushes()["operations"][operation]["messages"]]
+    found = [pushes()["components"]["messages"][name] for name in names]
+    return {message["name"]: message for message in found}
+
+
+def payload(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message's schema, which refuses fields that it does not describe."""
+    schema = message["payload"]
+    if "$ref" in schema:
+        schema = pushes()["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return {**schema, "additionalProperties": False}
 
 
 def text() -> str:
