@@ -21,6 +21,7 @@ from service.api.service import Service
 from service.auth.keys import Keyring
 from service.auth.tokens import minter_from, verifier_from
 from service.domain.errors import TidingsError
+from service.domain.publication import Rules
 from service.domain.recent import Recent
 from service.domain.revocations import Revocations
 from service.gateway.gateway import Gateway
@@ -71,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
         CORSMiddleware,
         allow_origins=settings.origins,
         allow_methods=["*"],
-        allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
         expose_headers=["X-Request-Id", "Retry-After", "Idempotent-Replayed"],
     )
     app.add_middleware(RequestId)
@@ -125,8 +126,9 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
             stack, follower.run(), appender.run(), sessions.run(), cursors.run(), duties.run(),
             gateway.pulse.beat(), gateway.pulse.ask(),
         )  # fmt: skip
+        rules = Rules(settings.max_data, settings.schedule_horizon, callbacks=False)
         service = Service(
-            settings, instance, database, follower, appender, control, keyring, verifier,
+            settings, rules, instance, database, follower, appender, control, keyring, verifier,
             minter_from(settings), metrics,
         )  # fmt: skip
 

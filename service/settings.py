@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     drain_grace: Annotated[float, Field(ge=0)] = 0.0
     device_expiry: PositiveFloat = 90 * 86400.0
     id_window: PositiveFloat = 86400.0
+    schedule_horizon: PositiveFloat = 90 * 86400.0
 
     # What is told
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import groupby
-from operator import itemgetter
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -18,8 +17,8 @@ from fastapi.openapi.utils import get_openapi
 
 from service.api import publishing
 from service.api.examples import ANSWERED, ASKED, REFUSED, Examples
-from service.domain.errors import Invalid, TidingsError
-from service.domain.problems import CONTENT_TYPE, kinds, problem_body
+from service.domain.errors import Invalid, TidingsError, UnknownCommand
+from service.domain.problems import CONTENT_TYPE, problem_body, status_of
 
 Schema = dict[str, Any]
 
@@ -76,15 +75,23 @@ HEADERS: Final = {
 }  # fmt: skip
 
 
+def kinds(root: type[TidingsError] = TidingsError) -> Iterator[type[TidingsError]]:
+    """Yield the errors that HTTP can tell, each after its own kinds."""
+    for kind in root.__subclasses__():
+        if kind.__module__ == TidingsError.__module__ and kind is not UnknownCommand:  # that one is a frame's
+            yield from kinds(kind)
+    yield root
+
+
 PROBLEM: Final = {
     "type": "object",
     "description": "What was wrong (RFC 9457). Go by `code`: `detail` is for people",
-    "required": ["type", "title", "status", "code", "detail", "instance"],
+    "required": ["type", "title", "status", "code", "detail"],
     "properties": {
         "type": {"type": "string", "pattern": "^urn:tidings:problem:"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "code": {"type": "string", "enum": list(dict.fromkeys(kind.code for kind, *_ in kinds()))},
+        "code": {"type": "string", "enum": sorted({kind.code for kind in kinds()})},
         "detail": {"type": "string"},
         "errors": {
             "type": "array", "description": "The fields that are to blame, where one is",
@@ -103,9 +110,9 @@ PROBLEM: Final = {
     },
 }  # fmt: skip
 
-_RETRIED: Final = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+_RETRIED: Final = {401: "WWW-Authenticate", 409: "Retry-After", 429: "Retry-After", 503: "Retry-After"}
 """What a refusal's headers tell of the next try, by status."""
-_NAMES: Final = {status: kind.__name__ for kind, status, _ in kinds()}
+_NAMES: Final = {status_of(kind("")): kind.__name__ for kind in kinds()}
 """How the refusals of a status are called: as the most general one, which stands last."""
 
 
@@ -146,12 +153,15 @@ def _complete(path: str, operation: Schema) -> None:
         str(status): {"$ref": f"#/components/responses/{_NAMES[status]}"}
         for status in sorted(own | set(_usual(path, operation)))
     }
-    for answer in answers.values():
+    name = operation["operationId"]
+    for status, answer in answers.items():
         if answer["description"] == "Successful Response":  # FastAPI's, where a route says nothing
             answer["description"] = "Done"
         answer["headers"] = answer.get("headers", {}) | _header("X-Request-Id")
-        _show(answer, ANSWERED.get(operation["operationId"], {}))
-    _show(operation.get("requestBody", {}), ASKED.get(operation["operationId"], {}))
+        for media in answer.get("content", {}).values():
+            media["examples"] = _shown(ANSWERED, f"{name} {status}", name)
+    for kind, media in operation.get("requestBody", {}).get("content", {}).items():
+        media["examples"] = _shown(ASKED, f"{name} {kind}", name)
 
 
 def _scopes(operation: Schema) -> str:
@@ -173,9 +183,10 @@ def _usual(path: str, operation: Schema) -> Iterator[int]:
         yield 503
 
 
-def _show(place: Schema, examples: Examples) -> None:
-    for media in place.get("content", {}).values():
-        media["examples"] = {name: {"value": value} for name, value in examples.items()}
+def _shown(examples: dict[str, Examples], *names: str) -> Schema:
+    """Return the first examples that are there under one of these names."""
+    found = next((examples[name] for name in names if name in examples), {})
+    return {name: {"value": value} for name, value in found.items()}
 
 
 def _header(*names: str) -> Schema:
@@ -194,15 +205,22 @@ def _components(schemas: Schema) -> Schema:
 
 def _responses() -> Iterator[tuple[str, Schema]]:
     """Yield the refusals of each status, by name."""
-    told = sorted((kind for kind in kinds() if kind[1] != 500), key=itemgetter(1))
-    for status, group in groupby(told, key=itemgetter(1)):
-        of_status = list(group)
-        headers = _header("X-Request-Id", *filter(None, [_RETRIED.get(status)]))
-        examples = {kind.code: {"value": _example(kind)} for kind, *_ in of_status}
+    told = [kind for kind in kinds() if kind is not TidingsError]
+    for status, group in groupby(sorted(told, key=_status), key=_status):
+        examples = {kind.code: {"value": _example(kind)} for kind in group}
         media = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
-        yield _NAMES[status], {
-            "description": of_status[-1][2], "headers": headers, "content": {CONTENT_TYPE: media},
-        }  # fmt: skip
+        yield (
+            _NAMES[status],
+            {
+                "description": [*examples.values()][-1]["value"]["title"],
+                "headers": _header("X-Request-Id", *filter(None, [_RETRIED.get(status)])),
+                "content": {CONTENT_TYPE: media},
+            },
+        )
+
+
+def _status(kind: type[TidingsError]) -> int:
+    return status_of(kind(""))
 
 
 def _example(kind: type[TidingsError]) -> Any:

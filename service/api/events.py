@@ -1,5 +1,6 @@
 """``POST /v1/events`` and ``/v1/events/batch`` as routes; most go by ``service.api.intake``."""
 
+from time import time
 from typing import Final
 
 from starlette.requests import Request
@@ -8,7 +9,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from service.api.access import key_with, read_body
-from service.api.ingest import READERS, answer, answer_with_originals
+from service.api.ingest import PATHS, answer, has_original, originals_of, pass_on, read_post, submit
 from service.api.service import service_of
 
 
@@ -17,12 +18,13 @@ async def publish(request: Request) -> Response:
     service = service_of(request)
     key = key_with(request, service, "publish")
     body = await read_body(request, service.settings.max_body)
-    units = READERS[request.scope["path"]](body, key, service.settings.max_data)
-    outcomes = await service.appender.submit(units)
-    if any(outcome.replayed for outcome in outcomes):
-        told = await answer_with_originals(service.database, units, outcomes)
-        return Response(told, 202, {"Idempotent-Replayed": "true"}, "application/json")
-    return Response(answer(units, outcomes), 202, media_type="application/json")
+    post = read_post(request.scope["path"], body, key, service.rules, time(), request.headers)
+    submitted = submit(service, post)
+    outcomes = [] if submitted is None else await submitted
+    pass_on(service.follower.hub, post, outcomes)
+    again = any(map(has_original, outcomes))
+    told = answer(post, outcomes, await originals_of(service.database, outcomes) if again else ())
+    return Response(told.body, told.status, REPLAYED if told.replayed else None, "application/json")
 
 
 class PlainRoute(Route):
@@ -35,4 +37,5 @@ class PlainRoute(Route):
         return match, child
 
 
-ROUTES: Final = tuple(PlainRoute(path, publish, methods=["POST"]) for path in READERS)
+REPLAYED: Final = {"Idempotent-Replayed": "true"}
+ROUTES: Final = tuple(PlainRoute(path, publish, methods=["POST"]) for path in PATHS)

@@ -1,4 +1,7 @@
-"""Examples for the description: what is asked and answered, by operation. Tests hold them to the schemas."""
+"""Examples for the description: what is asked and answered, by operation. Tests hold them to the schemas.
+
+Where a body may be of another type than JSON, or a status has examples of its own, the name goes on with it.
+"""
 
 from typing import Any, Final
 
@@ -8,6 +11,15 @@ Examples = dict[str, Any]
 _EVENT: Final = {
     "to": ["user:alice", "room:orders"], "type": "order.shipped", "data": {"order": 17},
     "id": "order-17-shipped",
+}  # fmt: skip
+_CLOUD_EVENT: Final = {
+    "specversion": "1.0", "source": "https://shop.example/orders", "id": "17-shipped",
+    "type": "order.shipped", "subject": "user:alice", "time": "2026-11-24T03:09:43Z", "data": {"order": 17},
+}  # fmt: skip
+_PROBLEM: Final = {
+    "type": "urn:tidings:problem:invalid", "title": "The request is not valid", "status": 422,
+    "code": "invalid", "detail": "must have 1 to 128 characters",
+    "errors": [{"pointer": "#/type", "detail": "must have 1 to 128 characters"}],
 }  # fmt: skip
 _ENTRY: Final = {
     "position": 7, "id": "7", "to": "room:orders", "event": "room_message", "data": {"content": "hi"},
@@ -41,11 +53,17 @@ ASKED: Final[dict[str, Examples]] = {
     "publishEvent": {
         "one": {"to": "user:alice", "type": "hello", "data": {"text": "It works"}},
         "many": _EVENT,
-        "excluding": {"to": "everyone", "type": "news", "exclude": ["bob"]},
+        "replaced": {"to": "user:alice", "type": "stock", "ttl": 3600, "collapse_key": "stock-17"},
+        "ephemeral": {"to": "room:orders", "type": "typing", "ephemeral": True, "exclude": ["bob"]},
     },
-    "publishEvents": {"two": {"events": [
-        {"to": "user:alice", "type": "hello"}, {"to": "user:bob", "type": "hello", "id": "for-bob"},
-    ]}},
+    "publishEvent application/cloudevents+json": {"one": _CLOUD_EVENT},
+    "publishEvent application/cloudevents-batch+json": {"one": [_CLOUD_EVENT]},
+    "publishEvents": {
+        "two": {"events": [
+            {"to": "user:alice", "type": "hello"}, {"to": "user:bob", "type": "hello", "id": "for-bob"},
+        ]},
+        "tried": {"events": [{"to": "user:alice", "type": "hello"}], "validate_only": True},
+    },
     "mintToken": {"usual": {"user": "alice", "rooms": ["orders.*"], "ttl": 3600}},
     "changeMembers": {"both": {"add": ["carol"], "remove": ["alice"]}},
     "revoke": {
@@ -57,8 +75,19 @@ ASKED: Final[dict[str, Examples]] = {
 }  # fmt: skip
 
 ANSWERED: Final[dict[str, Examples]] = {
-    "publishEvent": {"many": {"events": [
-        _placed(2, "user:alice", "order-17-shipped"), _placed(3, "room:orders", "order-17-shipped"),
+    "publishEvent": {
+        "many": {"events": [
+            _placed(2, "user:alice", "order-17-shipped"), _placed(3, "room:orders", "order-17-shipped"),
+        ]},
+        "ephemeral": {"events": [{"to": "room:orders"}]},
+        "put off": {"events": [{
+            "scheduled": "12", "to": "user:alice", "id": "12", "deliver_at": "2026-12-24T18:00:00.000Z",
+        }]},
+    },
+    "publishEvents 200": {"tried": {"events": [{"to": "user:alice"}]}},
+    "publishEvents 207": {"partly": {"results": [
+        {"status": 202, "events": [_placed(6, "user:alice", "6")]},
+        {"status": 422, "problem": _PROBLEM},
     ]}},
     "publishEvents": {"two": {"events": [
         _placed(4, "user:alice", "4"), _placed(5, "user:bob", "for-bob"),

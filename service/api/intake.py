@@ -10,44 +10,58 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from operator import attrgetter
+from time import time
 from typing import Any, Final, NamedTuple, cast
 
 from uvicorn.server import ServerState
 
 from service.api.access import key_of
 from service.api.http import HEAD_TIMEOUT
-from service.api.ingest import READERS, answer, answer_with_originals
+from service.api.ingest import (
+    PATHS,
+    Post,
+    answer,
+    has_original,
+    originals_of,
+    pass_on,
+    read_post,
+    submit,
+)  # fmt: skip
 from service.api.middleware import request_id
 from service.api.service import Service
 from service.auth.keys import ApiKey
+from service.domain.cloudevents import SPECVERSION
 from service.domain.errors import TidingsError
-from service.domain.events import Outcome, Unit
+from service.domain.events import Outcome
 from service.domain.problems import CONTENT_TYPE, problem_body, problem_headers, status_of
 from service.domain.request import MAX_HEAD, Request, read_request
 from service.domain.response import response
+from service.store.log import Original
 
 log = logging.getLogger("tidings.api")
 
 MAX_AHEAD: Final = 64 * 1024
 """Bytes of further requests that may wait for the answer to the one before."""
 
-_ELSEWHERE: Final = frozenset({b"origin", b"expect", b"transfer-encoding", b"upgrade"})
+_ELSEWHERE: Final = frozenset({
+    b"origin", b"expect", b"transfer-encoding", b"upgrade", SPECVERSION.encode(),
+})  # fmt: skip
 """Headers that only the general way knows how to deal with."""
-
 
 Header = tuple[bytes, bytes]
 
 
-class _Post(NamedTuple):
-    """A request whose head has been read; its body lies between ``head`` and ``end`` in what has come."""
+class _Head(NamedTuple):
+    """A head that has been read; the body lies between ``begins`` and ``ends`` in what has come."""
 
     path: str
     authorization: str
     key: ApiKey
-    head: int
-    end: int
+    begins: int
+    ends: int
     request_id: str
+    once: Mapping[str, str]
+    """The ``Idempotency-Key`` by its name, if there is one."""
 
 
 class Intake(asyncio.Protocol):
@@ -67,7 +81,7 @@ class Intake(asyncio.Protocol):
         self._data = b""
         self._at = 0
         """What comes before it in the data has been dealt with."""
-        self._post: _Post | None = None
+        self._head: _Head | None = None
         self._busy = False
         """An answer is under way, or the last one is not read."""
         self._leaving = False
@@ -85,7 +99,7 @@ class Intake(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what the producer sent; what comes before the answer waits for it."""
         self._used_at = self._loop.time()
-        if self._post is None:
+        if self._head is None:
             self._data, self._at = self._data[self._at :], 0
         self._data += data
         if not self._busy:
@@ -143,12 +157,12 @@ class Intake(asyncio.Protocol):
 
     def _read(self) -> None:
         """Take the next request, as far as it is there."""
-        late = self._post is not None
-        post = self._post or self._begin()
-        if post is not None and len(self._data) >= post.end:
-            self._submit(post, late=late)
+        late = self._head is not None
+        head = self._head or self._begin()
+        if head is not None and len(self._data) >= head.ends:
+            self._submit(head, late=late)
 
-    def _begin(self) -> _Post | None:
+    def _begin(self) -> _Head | None:
         """Read a head; None where it is not all there, or was refused, or is not for this way."""
         request = read_request(self._data, self._at)
         headers = {} if request is None else dict(request.headers)
@@ -168,8 +182,8 @@ class Intake(asyncio.Protocol):
                 self._at = end
                 self._refuse(request.target, own_id, error)
             return None
-        self._post = _Post(request.target, authorization, key, request.end, end, own_id)
-        return self._post
+        self._head = _Head(request.target, authorization, key, request.end, end, own_id, _once(headers))
+        return self._head
 
     def _may_become_ours(self) -> bool:
         """Tell whether this may be the first part of a head that is for this way."""
@@ -185,6 +199,7 @@ class Intake(asyncio.Protocol):
             is_ours(request)
             and len(headers) == len(request.headers)
             and _ELSEWHERE.isdisjoint(headers)
+            and not headers.get(b"content-type", b"").lower().startswith(b"application/cloudevents")
             and headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
             and length.isdigit()
             and len(length) < 16
@@ -198,53 +213,65 @@ class Intake(asyncio.Protocol):
         self._transport.set_protocol(protocol)
         protocol.data_received(self._data[self._at :])
 
-    def _submit(self, post: _Post, *, late: bool) -> None:
+    def _submit(self, head: _Head, *, late: bool) -> None:
         """Append what a request asks for; where its body came ``late`` its key may be dead by now."""
-        body = self._data[post.head : post.end]
-        self._at, self._post, self._busy = post.end, None, True
+        body = self._data[head.begins : head.ends]
+        self._at, self._head, self._busy = head.ends, None, True
         if not self._unread:
             self._data, self._at = b"", 0  # it may be large, and the next request far off
+        service = self._service
         try:
-            key = key_of(post.authorization, self._service, "publish") if late else post.key
-            units = READERS[post.path](body, key, self._service.settings.max_data)
-            future = self._service.appender.submit(units)
+            key = key_of(head.authorization, service, "publish") if late else head.key
+            post = read_post(head.path, body, key, service.rules, time(), head.once)
+            future = submit(service, post)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
-            self._failed(post, error)
+            self._failed(head, error)
+            return
+        if future is None:
+            self._accept(head, post, [])
         else:
-            future.add_done_callback(partial(self._committed, post, units))
+            future.add_done_callback(partial(self._committed, head, post))
 
     # Answers
 
-    def _committed(self, post: _Post, units: list[Unit], future: "asyncio.Future[list[Outcome]]") -> None:
+    def _committed(self, head: _Head, post: Post, future: "asyncio.Future[list[Outcome]]") -> None:
         try:
             outcomes = future.result()
-            told = None if any(map(_replayed, outcomes)) else answer(units, outcomes)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
-            self._failed(post, error)
-        else:
-            if told is not None:
-                self._answer(post, told)
-                return
-            task = self._loop.create_task(self._answer_with_originals(post, units, outcomes))
+            self._failed(head, error)
+            return
+        if any(map(has_original, outcomes)):
+            task = self._loop.create_task(self._accept_with_originals(head, post, outcomes))
             self._state.tasks.add(task)
             task.add_done_callback(self._state.tasks.discard)
-
-    async def _answer_with_originals(self, post: _Post, units: list[Unit], outcomes: list[Outcome]) -> None:
-        try:
-            told = await answer_with_originals(self._service.database, units, outcomes)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
-            self._failed(post, error)
         else:
-            self._answer(post, told, (b"idempotent-replayed", b"true"))
+            self._accept(head, post, outcomes)
 
-    def _answer(self, post: _Post, told: bytes, *extra: Header) -> None:
-        self._write(post.path, post.request_id, 202, b"application/json", told, extra)
+    async def _accept_with_originals(self, head: _Head, post: Post, outcomes: list[Outcome]) -> None:
+        try:
+            originals = await originals_of(self._service.database, outcomes)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
+            self._failed(head, error)
+        else:
+            self._accept(head, post, outcomes, originals)
 
-    def _failed(self, post: _Post, error: BaseException) -> None:
+    def _accept(
+        self, head: _Head, post: Post, outcomes: list[Outcome], originals: Iterable[list[Original]] = ()
+    ) -> None:
+        try:
+            pass_on(self._service.follower.hub, post, outcomes)
+            told = answer(post, outcomes, originals)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
+            self._failed(head, error)
+            return
+        extra = ((b"idempotent-replayed", b"true"),) if told.replayed else ()
+        self._write(head.path, head.request_id, told.status, b"application/json", told.body, extra)
+
+    def _failed(self, head: _Head, error: BaseException) -> None:
         if not isinstance(error, TidingsError):
-            log.error("a request failed", exc_info=error, extra={"request_id": post.request_id})
+            log.error("a request failed", exc_info=error, extra={"request_id": head.request_id})
             error = TidingsError("internal error")
-        self._refuse(post.path, post.request_id, error)
+        self._refuse(head.path, head.request_id, error)
 
     def _refuse(self, path: str, own_id: str, error: TidingsError) -> None:
         self._service.metrics.refusals.labels(error.code).inc()
@@ -273,7 +300,9 @@ class Intake(asyncio.Protocol):
 
 def is_ours(request: Request) -> bool:
     """Tell whether a request is for the short way, as far as its first line says."""
-    return request.method == "POST" and request.target in READERS
+    return request.method == "POST" and request.target in PATHS
 
 
-_replayed = attrgetter("replayed")
+def _once(headers: Mapping[bytes, bytes]) -> Mapping[str, str]:
+    key = headers.get(b"idempotency-key")
+    return {} if key is None else {"idempotency-key": key.decode("latin-1")}

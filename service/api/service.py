@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from service.auth.keys import Keyring
 from service.auth.tokens import TokenMinter, TokenVerifier
+from service.domain.publication import Rules
 from service.observe.metrics import Metrics
 from service.settings import Settings
 from service.store.database import Database
@@ -20,6 +21,7 @@ class Service:
     """The parts of this instance, as the lifespan built them."""
 
     settings: Settings
+    rules: Rules
     instance: str
     database: Database
     follower: Follower

@@ -35,6 +35,7 @@ class Publish(Command, tag="publish"):
     data: msgspec.Raw = msgspec.Raw(b"null")
     id: str | None = None
     echo: bool = True
+    ephemeral: bool = False
 
 
 class RoomMessage(Command, tag="room_message"):

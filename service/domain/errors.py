@@ -6,12 +6,14 @@
     ├── Invalid                what was asked for breaks a rule (names the field)
     │   ├── Malformed          not even readable: bad JSON, bad UTF-8, too deep
     │   ├── TooLarge           over a size limit
+    │   ├── KeyReused          an Idempotency-Key that came with another request
     │   └── UnknownCommand     a frame of a type that does not exist
     ├── Unauthorized           no token or key, or one that is not believed
     │   └── Revoked            believed once, and taken back
     ├── Forbidden              known, but without the right
     ├── NotFound
     ├── Conflict               contradicts what is there already
+    │   └── InFlight           the same request is being carried out
     ├── RateLimited            over a limit of number or rate
     └── Unavailable            not now: nothing was done, try again
         └── OutcomeUnknown     not now, and it may or may not have been done
@@ -51,6 +53,12 @@ class TooLarge(Invalid):
     code = "too_large"
 
 
+class KeyReused(Invalid):
+    """An ``Idempotency-Key`` was used before, for a request with another body."""
+
+    code = "idempotency_key_reused"
+
+
 class UnknownCommand(Invalid):
     """A client's frame names a command that does not exist."""
 
@@ -83,6 +91,12 @@ class Conflict(TidingsError):
     """The request contradicts what is there already."""
 
     code = "conflict"
+
+
+class InFlight(Conflict):
+    """The same request is being carried out; after ``retry_after`` s its answer can be had."""
+
+    retry_after: ClassVar[float] = 1.0
 
 
 class RateLimited(TidingsError):

@@ -5,7 +5,7 @@ never parsed again.
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -14,15 +14,18 @@ from service.domain.addresses import CONTROL
 MAX_UNIT_ENTRIES: Final = 5_000
 MAX_UNIT_BYTES: Final = 8 * 1024 * 1024
 
-Kind = Literal["event", "joined", "left", "revoked", "lifted", "disconnect", "key", "key_deleted"]
+Kind = Literal[
+    "event", "recalled", "joined", "left", "revoked", "lifted", "disconnect", "key", "key_deleted",
+]  # fmt: skip
 
 
 class Entry(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One entry of the log.
 
-    ``event`` carries a producer's event. ``joined`` and ``left`` stand at ``user:<id>`` with the room
-    as their type and the membership's source as data. The other kinds stand at ``control`` and are
-    for the instances. ``time`` is RFC 3339 in UTC with milliseconds.
+    ``event`` carries a producer's event, and ``recalled`` the position of one that was taken back, at
+    the same address. ``joined`` and ``left`` stand at ``user:<id>`` with the room as their type and the
+    membership's source as data. The other kinds stand at ``control`` and are for the instances.
+    ``time`` is RFC 3339 in UTC with milliseconds; ``expires_at`` in seconds since the epoch.
 
     ``frame`` is the finished WebSocket frame, which is the same for all receivers; ``frames.finished``
     makes it for the first of them and keeps it here. So an entry is compared by what it is, not by
@@ -39,6 +42,8 @@ class Entry(msgspec.Struct, frozen=True, eq=False, gc=False):
     id: str | None = None
     sender: str | None = None
     exclude: tuple[str, ...] = ()
+    expires_at: float | None = None
+    collapse_key: str | None = None
     frame: bytes | None = None
 
     @property
@@ -70,7 +75,11 @@ class Group(msgspec.Struct, frozen=True, gc=False):
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
-    """An event that is to be appended, to one address."""
+    """An event that is to be appended, to one address.
+
+    ``lifetime`` is in seconds from then on. ``undelivered_after`` as many, its producer is to be told if
+    no device has received it, or with ``unless_read`` if nobody has read it.
+    """
 
     address: str
     type: str
@@ -79,17 +88,23 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     id: str | None = None
     sender: str | None = None
     exclude: tuple[str, ...] = ()
+    lifetime: float | None = None
+    collapse_key: str | None = None
+    undelivered_after: float | None = None
+    unless_read: bool = False
 
 
 class Unit(msgspec.Struct, frozen=True):
     """What is appended as a whole or not at all.
 
-    ``key`` is accepted once for each ``producer``; a unit without one is always appended.
+    ``key`` is accepted once for each ``producer``; a unit without one is always appended. Where there is
+    ``due_at``, in seconds since the epoch, its drafts are one event that is put off until then.
     """
 
     drafts: Sequence[Draft]
     producer: str | None = None
     key: str | None = None
+    due_at: float | None = None
 
     @property
     def size(self) -> int:
@@ -97,12 +112,33 @@ class Unit(msgspec.Struct, frozen=True):
         return sum([len(d.data) + sum(map(len, d.exclude)) for d in self.drafts])
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """Where a unit went: ``entries`` positions from ``first`` on.
+class Once(NamedTuple):
+    """A request that is carried out once for each ``producer`` and ``key``.
 
-    ``replayed`` says that its key had been used before, and this is where the original stands.
+    ``fingerprint`` is the SHA-256 of its body: the same key with another one is a mistake.
+    """
+
+    producer: str
+    key: str
+    fingerprint: bytes
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """Units that are appended together or not at all: a request."""
+
+    units: Sequence[Unit]
+    once: Once | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """Where a unit went: ``entries`` positions from ``first`` on, or put off as ``pending``.
+
+    ``replayed`` says that it had been accepted before, and this is where the original stands;
+    ``repeated``, that its whole request had been, so that the original was the same.
     """
 
     first: int
     entries: int
     replayed: bool = False
+    repeated: bool = False
+    pending: int | None = None

@@ -5,7 +5,7 @@ receivers, so it is made once (``finished``).
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -30,6 +30,20 @@ class _Event(msgspec.Struct, omit_defaults=True, rename={"sender": "from"}, gc=F
 
 class _EventFrame(_Event, tag_field="type", tag="event", gc=False):
     """The same with its ``type``, as sockets show it."""
+
+
+class _EphemeralFrame(
+    msgspec.Struct, omit_defaults=True, rename={"sender": "from"}, tag_field="type", tag="event"
+):
+    """An event that has no position, because it is not stored."""
+
+    to: str
+    event: str
+    data: msgspec.Raw
+    time: str
+    id: str | None = None
+    sender: str | None = None
+    ephemeral: Literal[True] | msgspec.UnsetType = msgspec.UNSET
 
 
 def finished(entry: Entry) -> bytes:
@@ -59,6 +73,13 @@ def entry_frame(entry: Entry) -> bytes:
 def _shown(shape: type[_Event], entry: Entry) -> _Event:
     data = msgspec.Raw(entry.data)
     return shape(entry.position, entry.event_id, entry.address, entry.type, data, entry.time, entry.sender)
+
+
+def ephemeral_frame(
+    to: str, about: str, data: str, time: str, event_id: str | None, sender: str | None
+) -> bytes:
+    """Return what who is connected is sent of an event that is not stored."""
+    return _text(_EphemeralFrame(to, about, msgspec.Raw(data), time, event_id, sender, ephemeral=True))
 
 
 def gap_frame(gap: Gap) -> bytes:

@@ -1,6 +1,5 @@
 """How an error is told over HTTP: RFC 9457 problem details, one table for both edges."""
 
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -8,6 +7,7 @@ import msgspec
 from service.domain.errors import (
     Conflict,
     Forbidden,
+    InFlight,
     Invalid,
     Malformed,
     NotFound,
@@ -35,14 +35,6 @@ _TABLE: Final[tuple[tuple[type[TidingsError], int, str], ...]] = (
     (Unavailable, 503, "Not available just now"),
 )
 
-_INTERNAL: Final = "Internal error"
-
-
-def kinds() -> Iterator[tuple[type[TidingsError], int, str]]:
-    """Yield each error that HTTP can tell, with its status and its title."""
-    yield from _TABLE
-    yield TidingsError, 500, _INTERNAL
-
 
 def status_of(error: TidingsError) -> int:
     """Return the HTTP status that tells of ``error``."""
@@ -51,7 +43,7 @@ def status_of(error: TidingsError) -> int:
 
 def problem_headers(error: TidingsError) -> dict[str, str]:
     """Return the headers that go with a problem (RFC 9110 §10.2.3, §11.6.1)."""
-    if isinstance(error, Unavailable | RateLimited) and error.retry_after is not None:
+    if isinstance(error, Unavailable | RateLimited | InFlight) and error.retry_after is not None:
         return {"retry-after": str(max(1, round(error.retry_after)))}
     if isinstance(error, Unauthorized):
         return {"www-authenticate": "Bearer"}
@@ -60,7 +52,7 @@ def problem_headers(error: TidingsError) -> dict[str, str]:
 
 def problem_body(error: TidingsError, request_id: str | None = None, status: int | None = None) -> bytes:
     """Return the problem as JSON: ``type title status code detail`` and, where known, ``errors``."""
-    title = next((title for kind, _, title in _TABLE if isinstance(error, kind)), _INTERNAL)
+    title = next((title for kind, _, title in _TABLE if isinstance(error, kind)), "Internal error")
     body: dict[str, object] = {
         "type": f"urn:tidings:problem:{error.code}",
         "title": title,

@@ -1,6 +1,7 @@
 """What a client's commands do."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from time import time
 
 from service.auth.tokens import TokenVerifier
@@ -22,11 +23,12 @@ from service.domain.commands import (
 )  # fmt: skip
 from service.domain.errors import Forbidden, RateLimited, TidingsError
 from service.domain.events import Draft, Unit
-from service.domain.frames import frame
+from service.domain.frames import ephemeral_frame, frame
 from service.domain.websocket import text_frame
 from service.gateway.connection import Connection
 from service.store import sessions
 from service.store.database import Database
+from service.store.log import timestamp
 from service.stream.appender import Appender
 from service.stream.follower import Follower
 
@@ -119,10 +121,13 @@ class Commands:
         data = check_publish(command, self._max_data)
         if not connection.claims.publish.match(command.to):
             raise Forbidden(f"the token does not grant publishing to {command.to}")
-        draft = Draft(
-            command.to, command.event, data, id=command.id, sender=connection.user,
-            exclude=() if command.echo else (f"{connection.user}\n{connection.device}",),
-        )  # fmt: skip
+        exclude = () if command.echo else (f"{connection.user}\n{connection.device}",)
+        if command.ephemeral:
+            time = timestamp(datetime.now(UTC))
+            event = ephemeral_frame(command.to, command.event, data, time, command.id, connection.user)
+            self._follower.hub.pass_on(command.to, text_frame(event), exclude)
+            return {}
+        draft = Draft(command.to, command.event, data, id=command.id, sender=connection.user, exclude=exclude)
         key = None if command.id is None else f"id:{command.id}"
         outcome = await self._appender.append(Unit([draft], producer=f"user:{connection.user}", key=key))
         return {"position": outcome.first, "id": command.id or str(outcome.first)}

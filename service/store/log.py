@@ -1,27 +1,23 @@
-"""The log: append a group, read pages, know the head."""
+"""The log: read pages, know the head."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeVar
-from uuid import UUID
+from typing import Final, NamedTuple
 
 import asyncpg
 import msgspec
 
 from service.domain.errors import Unavailable
-from service.domain.events import Entry, Group, Outcome, Unit
+from service.domain.events import Entry, Group, Outcome
 from service.domain.recent import Gap, Interval, Page
 from service.domain.revocations import Revocation
 from service.store.database import one
 
-APPEND: Final = """
-select * from tidings.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-"""
-
 # In the order of an entry's fields. A float is read in a sixth of the time of a timestamptz.
 _COLUMNS: Final = (
-    "position, kind, address, type, data, date_part('epoch', time) as time, lead, id, sender, exclude"
+    "position, kind, address, type, data, date_part('epoch', time) as time, lead, id, sender, exclude,"
+    " date_part('epoch', expires_at) as expires_at, collapse_key"
 )
 
 RANGE: Final = f"""
@@ -69,10 +65,22 @@ left join lateral (
     where address = 'control' and position > $1 order by position limit 1000) e on true
 """
 
-POSITIONS: Final = """
-select u.n, e.position, e.address
-from unnest($1::bigint[], $2::integer[]) with ordinality as u(first, entries, n)
-join tidings.events e on e.position between u.first and u.first + u.entries - 1 order by e.position
+# An event that was put off is in the log by now, and its key says where, or it still waits.
+ORIGINALS: Final = """
+with original as (
+    select u.n, u.pending, case when u.pending is null then u.first else i.position end as first,
+           coalesce(i.entries, u.entries) as entries
+    from unnest($1::bigint[], $2::integer[], $3::bigint[]) with ordinality as u(first, entries, pending, n)
+    left join tidings.idempotency_keys i
+        on i.pending[1] = u.pending and i.fingerprint is null and i.pending is not null
+)
+select o.n, e.position, e.address, null::timestamptz as due_at
+    from original o join tidings.events e on e.position between o.first and o.first + o.entries - 1
+    where o.first > 0
+union all
+select o.n, p.id, a.address, p.due_at
+    from original o join tidings.pending p on p.id = o.pending, unnest(p.addresses) as a(address)
+order by 1, 2
 """
 
 ROOM_EVENTS: Final = f"""
@@ -81,9 +89,7 @@ where address = $1 and kind = 'event' and position > $2 and position < $3
 order by position {{order}} limit $4
 """
 
-T = TypeVar("T")
 _names = msgspec.json.Decoder(tuple[str, ...]).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class Start(NamedTuple):
@@ -109,6 +115,14 @@ class Head(NamedTuple):
     room: int
     """Positions left before another partition is needed."""
     control: list[Entry]
+
+
+class Original(NamedTuple):
+    """An entry at its position; or an event put off, with its own number in place of that."""
+
+    position: int
+    address: str
+    due_at: datetime | None
 
 
 async def start(connection: asyncpg.Connection) -> Start:
@@ -138,70 +152,6 @@ async def confirm(connection: asyncpg.Connection, position: int) -> Head:
 async def keep_ahead(connection: asyncpg.Connection, seen: int) -> None:
     """Move the positions on past ``seen``, where they are not."""
     await connection.fetchval("select tidings.keep_ahead($1)", seen)
-
-
-async def append(
-    connection: asyncpg.Connection, batch: UUID, units: Sequence[Unit], *,
-    seen: int, retry: bool, window: float,
-) -> tuple[Group | None, list[Outcome]]:  # fmt: skip
-    """Append a group in one statement, one round trip, one commit.
-
-    ``seen`` is the highest position this instance has ever seen, ``window`` how long a key is
-    remembered, in seconds. With ``retry`` an earlier attempt of the same ``batch`` may have been
-    committed: it is looked for first. Returns the group as the tail takes it (None where every unit
-    was a replay) and each unit's outcome.
-    """
-    drafts = [draft for unit in units for draft in unit.drafts]
-    keyed, index = [], 0
-    for number, unit in enumerate(units):
-        if unit.key is not None:
-            keyed.append((number, unit.producer, unit.key, index, len(unit.drafts)))
-        index += len(unit.drafts)
-    columns = [list(column) for column in zip(*keyed, strict=True)] or [[], [], [], [], []]
-    row = await one(
-        connection, APPEND, batch, seen, retry, timedelta(seconds=window),
-        [number for number, unit in enumerate(units) for _ in unit.drafts] if keyed else [],
-        [],
-        [draft.address for draft in drafts],
-        [draft.type for draft in drafts],
-        [draft.data for draft in drafts],
-        _unless_empty([draft.lead for draft in drafts]),
-        _unless_empty([draft.id for draft in drafts]),
-        _unless_empty([draft.sender for draft in drafts]),
-        _unless_empty([_encode(d.exclude).decode() if d.exclude else None for d in drafts]),
-        *columns,
-    )  # fmt: skip
-    return _outcome(row, units)
-
-
-def _unless_empty(column: list[T]) -> list[T]:
-    """Return what only some entries have: nothing where none has it, which costs nothing to send."""
-    return column if any(column) else []
-
-
-def _outcome(row: asyncpg.Record, units: Sequence[Unit]) -> tuple[Group | None, list[Outcome]]:
-    originals = zip(row["originals"] or (), row["originals_entries"] or (), strict=True)
-    replayed = dict(zip(row["replayed"], originals, strict=True))
-    outcomes: list[Outcome] = []
-    entries: list[Entry] = []
-    position = row["first"]
-    time = timestamp(row["at"]) if position is not None else ""
-    for number, unit in enumerate(units):
-        if number in replayed:
-            first, count = replayed[number]
-            outcomes.append(Outcome(first, count, replayed=True))
-        else:
-            outcomes.append(Outcome(position, len(unit.drafts)))
-            for offset, d in enumerate(unit.drafts):
-                entries.append(Entry(
-                    position + offset, "event", d.address, d.type, d.data, time,
-                    d.lead, d.id, d.sender, d.exclude,
-                ))  # fmt: skip
-        if position is not None:
-            position += len(unit.drafts)
-    if row["first"] is None:
-        return None, outcomes
-    return Group(row["after"], entries[-1].position, entries), outcomes
 
 
 async def between(connection: asyncpg.Connection, after: int, upto: int, limit: int) -> Group:
@@ -236,14 +186,14 @@ async def room_events(
     return _entries(rows)
 
 
-async def positions(
-    connection: asyncpg.Connection, outcomes: Sequence[Outcome]
-) -> list[list[tuple[int, str]]]:
-    """Return position and address of the entries of earlier units, each as far as they are held."""
-    rows = await connection.fetch(POSITIONS, [o.first for o in outcomes], [o.entries for o in outcomes])
-    found: list[list[tuple[int, str]]] = [[] for _ in outcomes]
-    for number, position, address in rows:
-        found[number - 1].append((position, address))
+async def originals(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) -> list[list[Original]]:
+    """Return what earlier units became, each as far as it is held."""
+    rows = await connection.fetch(
+        ORIGINALS, [o.first for o in outcomes], [o.entries for o in outcomes], [o.pending for o in outcomes]
+    )
+    found: list[list[Original]] = [[] for _ in outcomes]
+    for number, *original in rows:
+        found[number - 1].append(Original(*original))
     return found
 
 
@@ -275,8 +225,9 @@ def _entries(rows: Sequence[asyncpg.Record]) -> list[Entry]:
     return [
         Entry(
             position, kind, address, about, data, _timestamp(time), lead, id_, sender,
-            _names(exclude) if exclude else (),
+            _names(exclude) if exclude else (), expires_at, collapse_key,
         )
-        for position, kind, address, about, data, time, lead, id_, sender, exclude, *_ in rows
+        for position, kind, address, about, data, time, lead, id_, sender, exclude, expires_at, collapse_key,
+        *_ in rows
         if position is not None
     ]  # fmt: skip

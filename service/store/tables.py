@@ -45,7 +45,17 @@ events = sa.Table(
     sa.Column("sender", sa.Text),
     sa.Column("exclude", sa.Text),
     sa.Column("batch", sa.Uuid),
+    sa.Column("expires_at", _instant),
+    sa.Column("collapse_key", sa.Text),
+    sa.Column("recalled", sa.BigInteger),
     sa.Index("events_by_address", "address", "position"),
+    sa.Index(
+        "events_by_collapse_key",
+        "address",
+        "collapse_key",
+        "position",
+        postgresql_where=sa.text("collapse_key is not null"),
+    ),
     postgresql_partition_by="range (position)",
 )
 
@@ -57,7 +67,47 @@ idempotency_keys = sa.Table(
     sa.Column("position", sa.BigInteger, nullable=False),
     sa.Column("entries", sa.Integer, nullable=False),
     sa.Column("created_at", _instant, nullable=False),
+    sa.Column("fingerprint", BYTEA),
+    sa.Column("pending", ARRAY(sa.BigInteger)),
     sa.Index("idempotency_keys_by_age", "created_at"),
+    sa.Index(
+        "idempotency_keys_of_pending",
+        sa.text("(pending[1])"),
+        postgresql_where=sa.text("fingerprint is null and pending is not null"),
+    ),
+)
+
+pending = sa.Table(
+    "pending",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("due_at", _instant, nullable=False),
+    sa.Column("producer", sa.Text, nullable=False),
+    sa.Column("addresses", ARRAY(sa.Text), nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+    sa.Column("event_id", sa.Text),
+    sa.Column("key", sa.Text),
+    sa.Column("exclude", sa.Text),
+    sa.Column("lifetime", sa.Double),
+    sa.Column("collapse_key", sa.Text),
+    sa.Column("undelivered_after", sa.Double),
+    sa.Column("unless_read", sa.Boolean),
+    sa.Column("created_at", _instant, nullable=False, server_default=_now),
+    sa.Column("failed", sa.Text),
+    sa.Index("pending_by_time", "due_at", "id", postgresql_where=sa.text("failed is null")),
+    sa.Index("pending_by_producer", "producer", "id"),
+)
+
+callbacks = sa.Table(
+    "callbacks",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("due_at", _instant, nullable=False),
+    sa.Column("unless_read", sa.Boolean, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("failed", sa.Text),
+    sa.Index("callbacks_by_time", "due_at", postgresql_where=sa.text("failed is null")),
 )
 
 users = sa.Table(

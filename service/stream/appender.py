@@ -7,17 +7,24 @@ shares each commit among as many requests as came meanwhile.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from time import perf_counter
 from typing import Final
 from uuid import uuid4
 
-from service.domain.errors import Invalid, OutcomeUnknown, TidingsError, TooLarge, Unavailable
-from service.domain.events import MAX_UNIT_BYTES, MAX_UNIT_ENTRIES, Group, Outcome, Unit
+from service.domain.errors import InFlight, Invalid, OutcomeUnknown, TidingsError, TooLarge, Unavailable
+from service.domain.events import (
+    MAX_UNIT_BYTES,
+    MAX_UNIT_ENTRIES,
+    Group,
+    Once,
+    Outcome,
+    Submission,
+    Unit,
+)  # fmt: skip
 from service.observe.metrics import Metrics
-from service.store import log as store
+from service.store import append as store
 from service.store.database import Database, Held, rolled_back, translated
 
 log = logging.getLogger("tidings.appender")
@@ -29,7 +36,7 @@ RETRY_PAUSE: Final = 0.2
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    units: Sequence[Unit]
+    submission: Submission
     entries: int
     size: int
     deadline: float
@@ -57,6 +64,7 @@ class Appender:
         self._waiting: deque[_Waiting] = deque()
         self._entries = 0
         self._bytes = 0
+        self._in_flight: set[tuple[str, str]] = set()
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -66,13 +74,14 @@ class Appender:
         [outcome] = await self.submit([unit])
         return outcome
 
-    def submit(self, units: Sequence[Unit]) -> "asyncio.Future[list[Outcome]]":
+    def submit(self, units: Sequence[Unit], once: Once | None = None) -> "asyncio.Future[list[Outcome]]":
         """Append units in one group, all of them or none; the future is done once they are committed.
 
         Two of them cannot have the same key. The future raises Invalid where the database refuses a
-        value, Unavailable where nothing was done, and OutcomeUnknown where that could not be found
-        out in time. Who stops waiting does not take anything back. Raises TooLarge at once where it
-        is too much for one group, and Unavailable where too much is waiting.
+        value, KeyReused where ``once`` stands for something else, Unavailable where nothing was done,
+        and OutcomeUnknown where that could not be found out in time. Who stops waiting does not take
+        anything back. Raises TooLarge at once where it is too much for one group, Unavailable where
+        too much is waiting, and InFlight where the same request is.
         """
         entries = sum([len(unit.drafts) for unit in units])
         size = sum([unit.size for unit in units])
@@ -83,8 +92,12 @@ class Appender:
         if self._entries + entries > MAX_WAITING_ENTRIES or self._bytes > MAX_WAITING_BYTES:
             self._metrics.append_outcomes.labels("unavailable").inc(len(units))
             raise Unavailable("too much is waiting to be committed")
+        if once is not None:
+            if once[:2] in self._in_flight:
+                raise InFlight("a request with this Idempotency-Key is being carried out")
+            self._in_flight.add(once[:2])
         deadline = self._loop.time() + self._timeout
-        waiting = _Waiting(units, entries, size, deadline, self._loop.create_future())
+        waiting = _Waiting(Submission(units, once), entries, size, deadline, self._loop.create_future())
         self._waiting.append(waiting)
         self._entries += entries
         self._bytes += size
@@ -99,7 +112,7 @@ class Appender:
                 await self._run(link)
         finally:
             while self._waiting:
-                self._settle([self._take()], Unavailable("the service is shutting down"))
+                self._settle([self._take()], [Unavailable("the service is shutting down")])
 
     async def _run(self, link: Held) -> None:
         while True:
@@ -130,7 +143,7 @@ class Appender:
             size += head.size
             if group and (entries > MAX_UNIT_ENTRIES or size > MAX_UNIT_BYTES):
                 break
-            new = [(unit.producer, unit.key) for unit in head.units if unit.key is not None]
+            new = [(unit.producer, unit.key) for unit in head.submission.units if unit.key is not None]
             if not keys.isdisjoint(new):
                 break
             keys.update(new)
@@ -141,56 +154,59 @@ class Appender:
         """Commit a group, or answer each of its units with why not."""
         self._metrics.append_entries.observe(sum([waiting.entries for waiting in group]))
         begun = perf_counter()
-        units = [unit for waiting in group for unit in waiting.units]
+        submissions = [waiting.submission for waiting in group]
         try:
-            appended, outcomes = await self._attempt(link, units, group[0].deadline)
+            appended, results = await self._attempt(link, submissions, group[0].deadline)
         except Invalid as error:
             await self._split(link, group, error)
         except TidingsError as error:
-            self._settle(group, error)
+            self._settle(group, [error] * len(group))
         except BaseException:
-            self._settle(group, OutcomeUnknown("the service is shutting down"))
+            self._settle(group, [OutcomeUnknown("the service is shutting down")] * len(group))
             raise
         else:
             self._metrics.append_seconds.observe(perf_counter() - begun)
-            self._settle(group, outcomes)
+            self._settle(group, results)
             if appended is not None:
                 self._committed(appended)
 
     async def _split(self, link: Held, group: list[_Waiting], error: Invalid) -> None:
         """Halve a group that holds a value the database refuses, until only the culprit errs."""
         if len(group) == 1:
-            self._settle(group, error)
+            self._settle(group, [error])
             return
         middle = len(group) // 2
         await self._commit(link, group[:middle])
         await self._commit(link, group[middle:])
 
-    def _settle(self, group: Iterable[_Waiting], outcomes: Sequence[Outcome] | TidingsError) -> None:
-        """Answer whoever waits for a group: each with its own outcomes, or all with what went wrong."""
-        self._count(group, outcomes)
-        left = iter(() if isinstance(outcomes, TidingsError) else outcomes)
-        for waiting in group:
-            own = list(islice(left, len(waiting.units)))
+    def _settle(self, group: Sequence[_Waiting], results: Sequence[list[Outcome] | TidingsError]) -> None:
+        """Answer whoever waits for a group: each with what became of its own."""
+        self._count(group, results)
+        for waiting, result in zip(group, results, strict=True):
+            if (once := waiting.submission.once) is not None:
+                self._in_flight.discard(once[:2])
             if waiting.outcomes.done():  # it has stopped waiting
                 continue
-            if isinstance(outcomes, TidingsError):
-                waiting.outcomes.set_exception(outcomes)
+            if isinstance(result, TidingsError):
+                waiting.outcomes.set_exception(result)
             else:
-                waiting.outcomes.set_result(own)
+                waiting.outcomes.set_result(result)
 
-    def _count(self, group: Iterable[_Waiting], outcomes: Sequence[Outcome] | TidingsError) -> None:
-        if isinstance(outcomes, TidingsError):
-            units = sum([len(waiting.units) for waiting in group])
-            self._metrics.append_outcomes.labels(outcomes.code).inc(units)
-        else:
-            replayed = sum([outcome.replayed for outcome in outcomes])
-            self._metrics.append_outcomes.labels("replayed").inc(replayed)
-            self._metrics.append_outcomes.labels("appended").inc(len(outcomes) - replayed)
+    def _count(self, group: Sequence[_Waiting], results: Sequence[list[Outcome] | TidingsError]) -> None:
+        appended = replayed = 0
+        for waiting, result in zip(group, results, strict=True):
+            if isinstance(result, TidingsError):
+                self._metrics.append_outcomes.labels(result.code).inc(len(waiting.submission.units))
+            else:
+                again = sum([outcome.replayed for outcome in result])
+                replayed += again
+                appended += len(result) - again
+        self._metrics.append_outcomes.labels("replayed").inc(replayed)
+        self._metrics.append_outcomes.labels("appended").inc(appended)
 
     async def _attempt(
-        self, link: Held, units: Sequence[Unit], deadline: float
-    ) -> tuple[Group | None, list[Outcome]]:
+        self, link: Held, submissions: Sequence[Submission], deadline: float
+    ) -> store.Appended:
         """Append until it is known to be done or known to be refused, or the time is up.
 
         The group carries its uuid through all attempts, so one whose answer was lost is found
@@ -205,7 +221,7 @@ class Appender:
                     sent = True
                     with translated():
                         return await store.append(
-                            connection, batch, units, seen=seen, retry=retry, window=self._window
+                            connection, batch, submissions, seen=seen, retry=retry, window=self._window
                         )
             except Unavailable as error:
                 cause = error

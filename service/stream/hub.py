@@ -6,7 +6,7 @@ not thread-safe and never awaits: between two of its calls nothing is half done.
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial
 from itertools import groupby
 
@@ -225,6 +225,15 @@ class Hub:
             if entry.kind == "left":
                 self.unwatch(connection, room)
         self._notice_room("user_joined_room" if entry.kind == "joined" else "user_left_room", room, user)
+
+    def pass_on(self, address: str, data: bytes, exclude: Container[str] = ()) -> None:
+        """Write frames of what is not in the log to who is live at ``address``; they may be lost.
+
+        ``exclude`` has users, and users with one of their devices behind a line feed.
+        """
+        for connection in list(self._live(address)):
+            if not (connection.user in exclude or f"{connection.user}\n{connection.device}" in exclude):
+                connection.notify(data)
 
     def last_written(self, connection: Receiver) -> int:
         """Return a position at or after the last entry that was written to a live connection."""

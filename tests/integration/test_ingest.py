@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from service.domain.errors import Invalid, Unavailable
-from service.domain.events import Draft, Unit
-from service.store import log as store
+from service.domain.events import Draft, Submission, Unit
+from service.store import append as store
 from service.stream import appender as appender_module
 from tests.harness import Server, eventually
 from tests.proxy import database_proxy
@@ -261,8 +261,8 @@ async def test_who_stops_waiting_takes_nothing_from_the_others(
 async def test_a_retry_goes_by_the_window_of_the_first_attempt(db: asyncpg.Connection) -> None:
     """Else a key that it repeated would count as new, and everything behind it stand one further."""
     window, batch = 60.0, uuid4()
-    old = Unit([Draft("user:a", "t", "1", id="old")], "p", "id:old")
-    new = Unit([Draft("user:a", "t", "1", id="new")], "p", "id:new")
+    old = Submission([Unit([Draft("user:a", "t", "1", id="old")], "p", "id:old")])
+    new = Submission([Unit([Draft("user:a", "t", "1", id="new")], "p", "id:new")])
     await store.append(db, uuid4(), [old], seen=0, retry=False, window=window)
     _, first = await store.append(db, batch, [old, new], seen=1, retry=False, window=window)
     # Until the retry comes the key passes the end of its window: all that was moves into the past.
@@ -270,4 +270,4 @@ async def test_a_retry_goes_by_the_window_of_the_first_attempt(db: asyncpg.Conne
     await db.execute("update tidings.idempotency_keys set created_at = created_at - interval '60.5 s'")
     _, again = await store.append(db, batch, [old, new], seen=1, retry=True, window=window)
     assert again == first
-    assert [outcome.replayed for outcome in again] == [True, False]
+    assert [outcome.replayed for [outcome] in again] == [True, False]

@@ -142,7 +142,7 @@ async def test_a_key_that_died_before_the_body_came_is_refused(
     request = post(EVENT, key=made["key"])
     async with connected(server) as client:
         client.send(request[:-5])
-        await eventually(lambda: the_intake(server) and the_intake(server)._post)
+        await eventually(lambda: the_intake(server) and the_intake(server)._head)
         assert (await server.http.delete(f"/v1/keys/{made['id']}")).status_code == 204
         client.send(request[-5:])
         assert (await client.answer()).status == 401
@@ -164,10 +164,11 @@ async def test_what_goes_wrong_inside_is_told_without_a_trace(
     def broken(*_: Any) -> Any:
         raise RuntimeError("a secret")
 
-    monkeypatch.setitem(intake.READERS, "/v1/events", broken)
     async with connected(server) as client:
-        client.send(post(EVENT))
-        answer = await client.answer()
+        with monkeypatch.context() as patched:
+            patched.setattr(intake, "read_post", broken)
+            client.send(post(EVENT))
+            answer = await client.answer()
         assert (answer.status, answer.body["code"]) == (500, "internal")
         assert "secret" not in json.dumps(answer.body)
         client.send(post({"events": [EVENT]}, path="/v1/events/batch"))
@@ -234,7 +235,7 @@ async def test_reading_stops_while_much_waits_for_an_answer(
     monkeypatch.setattr(intake, "MAX_AHEAD", 100)
     held: list[asyncio.Future[list[Outcome]]] = []
 
-    def hold(_: Appender, units: list[Unit]) -> asyncio.Future[list[Outcome]]:
+    def hold(_: Appender, units: list[Unit], once: None) -> asyncio.Future[list[Outcome]]:
         held.append(asyncio.get_running_loop().create_future())
         return held[-1]
 

@@ -14,8 +14,9 @@ import asyncpg
 import msgspec
 import pytest
 
-from service.domain.events import Draft, Group, Outcome, Unit
-from service.store import log as store
+from service.domain.events import Draft, Group, Outcome, Submission, Unit
+from service.store import append as store
+from service.store import log
 
 GROUPS = 150
 OFTEN = "abcdefgh"
@@ -51,7 +52,11 @@ class Producer:
         return Draft(f"user:{lead}", "t", str(next(self._serial)), lead, key, sender, exclude)
 
     async def append(self, units: list[Unit], batch: UUID, seen: int, *, retry: bool) -> Answer:
-        return await store.append(self._db, batch, units, seen=seen, retry=retry, window=WINDOW)
+        submissions = [Submission([unit]) for unit in units]
+        group, results = await store.append(
+            self._db, batch, submissions, seen=seen, retry=retry, window=WINDOW
+        )
+        return group, [outcome for result in results if isinstance(result, list) for outcome in result]
 
     async def append_others(self) -> list[Appended]:
         """Append what others might meanwhile: up to two groups."""
@@ -103,4 +108,4 @@ async def test_a_retry_is_told_what_the_lost_answer_said_and_the_log_holds_each_
     assert all(originals[unit.key] == (outcome.first, outcome.entries) for unit, outcome in replays)
     groups = [group for _, (group, _) in appended if group is not None]
     for group in groups:
-        assert content(await store.between(db, group.after, group.last, len(rows) + 1)) == content(group)
+        assert content(await log.between(db, group.after, group.last, len(rows) + 1)) == content(group)
