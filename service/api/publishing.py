@@ -91,7 +91,6 @@ _CLOUD_EVENT: Final = {
         "subject": ADDRESS,
         "type": text(MAX_TYPE),
         "id": text(MAX_ID),
-        "datacontenttype": {"type": "string"},
         "data": {"description": "Any JSON"},
         "data_base64": {"type": "string", "contentEncoding": "base64"},
     },
