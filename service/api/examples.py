@@ -57,7 +57,6 @@ ASKED: Final[dict[str, Examples]] = {
         "ephemeral": {"to": "room:orders", "type": "typing", "ephemeral": True, "exclude": ["bob"]},
     },
     "publishEvent application/cloudevents+json": {"one": _CLOUD_EVENT},
-    "publishEvent application/cloudevents-batch+json": {"one": [_CLOUD_EVENT]},
     "publishEvents": {
         "two": {"events": [
             {"to": "user:alice", "type": "hello"}, {"to": "user:bob", "type": "hello", "id": "for-bob"},
