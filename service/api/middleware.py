@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from service.domain.errors import TidingsError
 from service.domain.problems import CONTENT_TYPE, problem_body
+from service.domain.request import Headers as RequestHeaders
 from service.observe.requests import Asked, current
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ def request_id(given: str) -> str:
     if given and _SOUND_ID.fullmatch(given):
         return given
     return f"{getrandbits(128):032x}"  # no secret; a tenth of what a UUID costs
+
+
+def about(own_id: str, headers: RequestHeaders, path: str) -> dict[str, str]:
+    """Return what a log line says of a request that no task of its own carries out."""
+    return {"path": path, **Asked(own_id, headers).fields()}
 
 
 class RequestId:

@@ -1,8 +1,9 @@
 """A caller's place in a distributed trace (https://www.w3.org/TR/trace-context/). Pure code."""
 
 import re
-from collections.abc import Sequence
 from typing import Final, NamedTuple
+
+from service.domain.request import Headers
 
 HEADER: Final = b"traceparent"
 
@@ -19,7 +20,7 @@ class Trace(NamedTuple):
     span_id: str
 
 
-def trace_of(headers: Sequence[tuple[bytes, bytes]]) -> Trace | None:
+def trace_of(headers: Headers) -> Trace | None:
     """Return what a request's ``traceparent`` says; None without one, with two, or where it is not valid.
 
     Names of headers are in lower case.

@@ -4,10 +4,10 @@ Only a request that something is logged about pays for it: until then its header
 """
 
 import logging
-from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Final, NamedTuple
 
+from service.domain.request import Headers
 from service.domain.tracing import trace_of
 
 
@@ -15,7 +15,7 @@ class Asked(NamedTuple):
     """A request, as far as its log lines go."""
 
     request_id: str
-    headers: Sequence[tuple[bytes, bytes]]
+    headers: Headers
 
     def fields(self) -> dict[str, str]:
         """Return ``request_id`` and, where the caller sent a sound ``traceparent``, its ids."""

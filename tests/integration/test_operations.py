@@ -181,6 +181,22 @@ async def test_a_method_that_is_not_there_is_told_those_that_are(
         assert answer.json()["status"] == 405
 
 
+@pytest.mark.parametrize("way", [{}, {"Origin": "https://elsewhere.example"}], ids=["short", "general"])
+async def test_a_line_about_an_event_has_its_id_and_trace(
+    server: Server, written: io.StringIO, monkeypatch: pytest.MonkeyPatch, way: dict[str, str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(server.service.appender, "submit", broken)
+    headers = {"X-Request-Id": "r-1", "traceparent": f"00-{TRACE}-{SPAN}-01", **way}
+    answer = await server.http.post("/v1/events", json={"to": "user:a", "type": "t"}, headers=headers)
+    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "r-1")
+    [line] = [each for each in map(json.loads, written.getvalue().splitlines()) if each["level"] == "ERROR"]
+    assert (line["request_id"], line["trace_id"], line["span_id"]) == ("r-1", TRACE, SPAN)
+    assert line["path"] == "/v1/events"
+
+
 async def test_only_allowed_origins_may_read_answers(start: Start) -> None:
     server = await start(origins=("https://app.example",))
     for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
