@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import msgspec
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
 from service.api import (
@@ -32,6 +31,7 @@ from service.api import (
     tokens,
     users,
 )  # fmt: skip
+from service.api.description import describe
 from service.api.middleware import RequestId
 from service.api.service import Service
 from service.auth.keys import Keyring
@@ -119,22 +119,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
-        schema_ = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        problem = {"type": "object", "properties": {
-            "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"},
-            "code": {"type": "string"}, "detail": {"type": "string"},
-        }}  # fmt: skip
-        schema_["components"]["responses"] = {"Problem": {
-            "description": "A problem (RFC 9457)",
-            "content": {"application/problem+json": {"schema": problem}},
-        }}  # fmt: skip
-        refusals = {status: {"$ref": "#/components/responses/Problem"} for status in ("4XX", "5XX")}
-        for operations_ in schema_["paths"].values():
-            for operation in operations_.values():
-                operation["responses"].pop("422", None)  # FastAPI's own, which is never sent
-                operation["responses"] |= refusals
-        events.describe(schema_)
-        app.openapi_schema = schema_
+        app.openapi_schema = describe(app)
     return app.openapi_schema
 
 

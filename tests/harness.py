@@ -20,6 +20,7 @@ from service.auth.tokens import TokenMinter
 from service.door import Door
 from service.gateway.handshake import Handshake
 from service.settings import Settings
+from tests import contract
 
 SECRET = "a secret for tests that has more than 32 bytes"
 ADMIN_KEY = "an admin key for tests, of some length"
@@ -115,8 +116,9 @@ class Server:
         self.service = parts["service"]
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.AsyncClient(
-            base_url=self.url, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=PATIENCE
-        )
+            base_url=self.url, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=PATIENCE,
+            event_hooks={"response": [contract.check]},
+        )  # fmt: skip
 
     def ws_url(self, **query: Any) -> str:
         return f"ws://127.0.0.1:{self.port}/v1/ws?{urlencode(query)}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from time import time
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.responses import Response
@@ -20,8 +20,9 @@ BODY_TIMEOUT: Final = 60.0
 
 Scope = Literal["publish", "read", "tokens", "admin"]
 
-# Only for the OpenAPI description: the check itself is ours.
-_described = HTTPBearer(auto_error=False, description="An API key, or a client's JWT where it says so")
+# Only for the OpenAPI description, which says what each is: the check itself is ours.
+_api_key = HTTPBearer(auto_error=False, scheme_name="apiKey")
+_client_token = HTTPBearer(auto_error=False, scheme_name="clientToken")
 
 
 def presented(authorization: str) -> str:
@@ -50,7 +51,7 @@ def key_with(request: Request, service: Service, scope: Scope) -> ApiKey:
 
 
 def _scoped(scope: Scope) -> Callable[..., ApiKey]:
-    def check(request: Request, _: Annotated[object, Depends(_described)]) -> ApiKey:
+    def check(request: Request, _: Annotated[object, Security(_api_key, scopes=[scope])]) -> ApiKey:
         return key_with(request, service_of(request), scope)
 
     return check
@@ -68,6 +69,16 @@ def _actor(request: Request, key: Admin) -> Actor:
 
 Acting = Annotated[Actor, Depends(_actor)]
 """An admin who changes something: who goes into the audit log."""
+
+
+def _reader_unless_public(
+    request: Request, _: Annotated[object, Security(_api_key, scopes=["read"])]
+) -> ApiKey | None:
+    service = service_of(request)
+    return None if service.settings.metrics_public else key_with(request, service, "read")
+
+
+ReaderUnlessPublic = Annotated[ApiKey | None, Depends(_reader_unless_public)]
 
 
 def _is_token(credentials: str) -> bool:
@@ -98,15 +109,19 @@ async def client_of(request: Request) -> Claims:
     raise Forbidden("this is for a client with its own token, not for an API key")
 
 
-async def _listener(request: Request, _: Annotated[object, Depends(_described)]) -> Claims:
+async def _listener(request: Request, _: Annotated[object, Depends(_client_token)]) -> Claims:
     return await client_of(request)
 
 
-async def _client(request: Request, _: Annotated[object, Depends(_described)]) -> Claims:
+async def _client(request: Request, _: Annotated[object, Depends(_client_token)]) -> Claims:
     return _charged(request, await client_of(request))
 
 
-async def _client_or_reader(request: Request, _: Annotated[object, Depends(_described)]) -> Claims | ApiKey:
+async def _client_or_reader(
+    request: Request,
+    _token: Annotated[object, Depends(_client_token)],
+    _key: Annotated[object, Security(_api_key, scopes=["read"])],
+) -> Claims | ApiKey:
     credentials = bearer(request)
     if _is_token(credentials):
         return _charged(request, await _believed(credentials, service_of(request)))

@@ -1,14 +1,15 @@
 """For admins: revocations and connections."""
 
 from time import time
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import msgspec
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from service.api.access import Acting, Admin, KeyFirst
-from service.api.lists import After, Limit, Listed, listed
+from service.api.fields import Flag, Position, UserId, Whole
+from service.api.lists import After, Limit, Page, listed
 from service.api.service import InService, Service
 from service.domain.addresses import check_user
 from service.domain.delivery import State
@@ -25,17 +26,28 @@ LEASE: Final = 10.0
 Id = Annotated[str, Path(min_length=1, max_length=256)]
 
 
+_NULL: Final[dict[str, Any]] = {"type": "null"}
+
+
 class RevocationIn(BaseModel):
     """Which tokens are dead from now on: one by `jti`, or those of a user."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={
+        "if": {"required": ["jti"], "properties": {"jti": {"type": "string"}}},
+        "then": {"properties": {"user": _NULL, "issued_before": _NULL, "ban": {"const": False}}},
+        "else": {
+            "required": ["user"], "properties": {"user": {"type": "string"}},
+            "if": {"required": ["ban"], "properties": {"ban": {"const": True}}},
+            "then": {"properties": {"issued_before": _NULL}},
+        },
+    })  # fmt: skip
 
     jti: str | None = Field(default=None, min_length=1, max_length=256)
-    user: str | None = None
-    issued_before: int | None = Field(
-        default=None, ge=0, le=2**53, description="Seconds since the epoch, inclusive; default: now"
+    user: UserId | None = None
+    issued_before: Annotated[Whole, Field(ge=0, le=2**53)] | None = Field(
+        default=None, description="Seconds since the epoch, inclusive; default: now"
     )
-    ban: bool = Field(default=False, description="Every token, also those issued later")
+    ban: Flag = Field(default=False, description="Every token, also those issued later")
 
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
@@ -52,7 +64,7 @@ class Closed(BaseModel):
     """An order that has been written to the log, and how many connections it has closed so far."""
 
     id: str
-    position: int
+    position: Position
     closed: int
     complete: bool = Field(description="Whether `closed` counts every instance")
 
@@ -93,8 +105,23 @@ async def carried_out(service: Service, subject: str, position: int) -> Closed:
     )
 
 
+class Revocation(BaseModel):
+    """A revocation in force; `created_by` is the id of a key."""
+
+    id: str
+    position: Position
+    jti: str | None
+    user: UserId | None
+    issued_before: int | None
+    ban: bool
+    created_at: AwareDatetime
+    created_by: str
+
+
 @router.get("/v1/revocations", operation_id="listRevocations")
-async def revocations(_: Admin, service: InService, after: After = "", limit: Limit = 100) -> Listed:
+async def revocations(
+    _: Admin, service: InService, after: After = "", limit: Limit = 100
+) -> Page[Revocation]:
     """List the revocations in force."""
     rows = await admin.list_revocations(service.database, after, limit + 1)
     return listed(rows, limit, _revocation, lambda row: row["id"])
@@ -116,17 +143,31 @@ async def lift(id: Id, by: Acting, service: InService) -> None:  # noqa: A002 - 
     await service.follower.reached_within(position, CLOSED_WITHIN)
 
 
+class Connection(BaseModel):
+    """A live connection, and how far it has been written to and has acknowledged."""
+
+    id: str
+    user: UserId
+    device: str
+    state: Literal["catching_up", "live"]
+    written: Position
+    acked: Position
+    rooms: int
+    info: Any
+    instance: str
+
+
 @router.get("/v1/connections", operation_id="listConnections")
 async def connections(
     _: Admin,
     service: InService,
-    user: Annotated[str | None, Query()] = None,
+    user: Annotated[UserId | None, Query()] = None,
     after: After = "",
     limit: Limit = 100,
-) -> Listed:
+) -> Page[Connection]:
     """List the live connections of this instance."""
     hub = service.follower.hub
-    known = hub if user is None else hub.users.get(user, ())
+    known = hub if user is None else hub.users.get(check_user(user, "#/user"), ())
     rows = sorted((c for c in known if c.id > after), key=lambda c: c.id)[: limit + 1]
     return listed(rows, limit, lambda c: _connection(service, c), lambda c: c.id)
 

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Path
 
 from service.api.access import Acting, KeyFirst, Reader
 from service.api.admin import CLOSED_WITHIN
+from service.api.fields import UserId
 from service.api.lists import After, Limit, Listed, listed
-from service.api.rooms import User
 from service.api.service import InService
 from service.domain.addresses import check_user
 from service.domain.errors import NotFound
@@ -20,7 +20,7 @@ Device = Annotated[str, Path(min_length=1, max_length=128)]
 
 @router.get("/v1/users/{user:path}/devices", operation_id="listDevices")
 async def devices(
-    user: User, key: Reader, service: InService, after: After = "", limit: Limit = 100
+    user: UserId, key: Reader, service: InService, after: After = "", limit: Limit = 100
 ) -> Listed:
     """List a user's devices by name, with what each has yet to receive."""
     key.reach(f"user:{check_user(user, '#/user')}")
@@ -36,7 +36,7 @@ async def devices(
 
 
 @router.delete("/v1/users/{user:path}/devices/{device:path}", operation_id="forgetDevice", status_code=204)
-async def forget(user: User, device: Device, by: Acting, service: InService) -> None:
+async def forget(user: UserId, device: Device, by: Acting, service: InService) -> None:
     """Forget a device: its sockets are closed, and the next time it is a new one."""
     check_user(user, "#/user")
     async with service.database.connection() as connection:

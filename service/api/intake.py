@@ -27,7 +27,7 @@ from service.api.ingest import (
     read_post,
     submit,
 )  # fmt: skip
-from service.api.middleware import request_id
+from service.api.middleware import about, request_id
 from service.api.service import Service
 from service.auth.keys import ApiKey
 from service.domain.cloudevents import SPECVERSION
@@ -35,7 +35,7 @@ from service.domain.errors import TidingsError
 from service.domain.events import Outcome
 from service.domain.limits import Standing, ratelimit_headers
 from service.domain.problems import CONTENT_TYPE, problem_body, problem_headers, status_of
-from service.domain.request import MAX_HEAD, Request, read_request
+from service.domain.request import MAX_HEAD, Headers, Request, read_request
 from service.domain.response import response
 from service.store.log import Original
 
@@ -63,6 +63,7 @@ class _Head(NamedTuple):
     request_id: str
     once: Mapping[str, str]
     """The ``Idempotency-Key`` by its name, if there is one."""
+    headers: Headers
     standings: Sequence[Standing] = ()
 
 
@@ -184,7 +185,10 @@ class Intake(asyncio.Protocol):
                 self._at = end
                 self._refuse(request.target, own_id, error)
             return None
-        self._head = _Head(request.target, authorization, key, request.end, end, own_id, _once(headers))
+        once = _once(headers)
+        self._head = _Head(
+            request.target, authorization, key, request.end, end, own_id, once, request.headers
+        )
         return self._head
 
     def _may_become_ours(self) -> bool:
@@ -273,7 +277,8 @@ class Intake(asyncio.Protocol):
 
     def _failed(self, head: _Head, error: BaseException) -> None:
         if not isinstance(error, TidingsError):
-            log.error("a request failed", exc_info=error, extra={"request_id": head.request_id})
+            extra = about(head.request_id, head.headers, head.path)
+            log.error("a request failed", exc_info=error, extra=extra)
             error = TidingsError("internal error")
         self._refuse(head.path, head.request_id, error, *_told(head))
 

@@ -1,22 +1,30 @@
 """Lists come in pages: ``{"data": […], "next_cursor", "has_more"}``."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+
+from service.api.fields import PLAIN
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
-After = Annotated[str, Query(max_length=512, description="`next_cursor` of the page before")]
+After = Annotated[str, Query(max_length=512, pattern=PLAIN, description="`next_cursor` of the page before")]
 Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 
-class Listed(BaseModel):
-    """A page; ``next_cursor`` is what the next one is asked for with, as ``after``."""
+class Page(BaseModel, Generic[Item]):
+    """A page; `next_cursor` is what the next one is asked for with, as `after`."""
 
-    data: list[dict[str, Any]]
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    data: list[Item]
     next_cursor: str | None = None
     has_more: bool = False
+
+
+Listed = Page[dict[str, Any]]
 
 
 def listed(
@@ -24,11 +32,11 @@ def listed(
     limit: int,
     shown: Callable[[Row], dict[str, Any]],
     cursor: Callable[[Row], str],
-) -> Listed:
+) -> Page[Any]:
     """Make a page of at most ``limit`` out of rows, of which one more was read."""
     page = rows[:limit]
     more = len(rows) > limit
-    return Listed(
+    return Page[Any](
         data=[shown(row) for row in page],
         next_cursor=cursor(page[-1]) if more else None,
         has_more=more,

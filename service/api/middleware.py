@@ -10,7 +10,9 @@ from starlette.responses import Response
 from service.domain.errors import TidingsError
 from service.domain.limits import ratelimit_headers
 from service.domain.problems import CONTENT_TYPE, problem_body
+from service.domain.request import Headers as RequestHeaders
 from service.domain.request import is_sound_id
+from service.observe.requests import Asked, current
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +25,11 @@ def request_id(given: str) -> str:
     if is_sound_id(given):
         return given
     return f"{getrandbits(128):032x}"  # no secret; a tenth of what a UUID costs
+
+
+def about(own_id: str, headers: RequestHeaders, path: str) -> dict[str, str]:
+    """Return what a log line says of a request that no task of its own carries out."""
+    return {"path": path, **Asked(own_id, headers).fields()}
 
 
 class RequestId:
@@ -38,6 +45,7 @@ class RequestId:
             return
         own_id = request_id(Headers(scope=scope).get("x-request-id", ""))
         scope.setdefault("state", {})["request_id"] = own_id
+        current.set(Asked(own_id, scope["headers"]))  # the task is this request's own, and ends with it
 
         started = False
 
@@ -54,7 +62,7 @@ class RequestId:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception:
-            log.exception("a request failed", extra={"path": scope["path"], "request_id": own_id})
+            log.exception("a request failed", extra={"path": scope["path"]})
             if started:
                 raise
             body = problem_body(TidingsError("internal error"), own_id)

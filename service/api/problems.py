@@ -1,15 +1,18 @@
 """Errors on their way out: every refusal is an RFC 9457 problem with the request's id."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service.domain.errors import Invalid, Malformed, NotFound, TidingsError
 from service.domain.problems import CONTENT_TYPE, problem_body, problem_headers, status_of
+
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def problem(
@@ -19,6 +22,11 @@ def problem(
     headers = {**problem_headers(error), **(extra or {})}
     body = problem_body(error, getattr(request.state, "request_id", None), status)
     return Response(body, status or status_of(error), headers, media_type=CONTENT_TYPE)
+
+
+def refused_with(*kinds: type[TidingsError]) -> dict[int | str, dict[str, Any]]:
+    """Return ``responses=`` of a route that has refusals of its own, besides those that follow from rules."""
+    return {status_of(kind("")): {"description": kind.__name__} for kind in kinds}
 
 
 def install(app: FastAPI) -> None:
@@ -42,8 +50,19 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
             return problem(request, NotFound("there is nothing at this address"))
+        headers = {"Allow": ", ".join(_allowed(request))} if error.status_code == 405 else error.headers
         kind = Malformed if error.status_code == 400 else Invalid
-        return problem(request, kind(str(error.detail)), error.status_code, error.headers)
+        return problem(request, kind(str(error.detail)), error.status_code, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods of all routes with this path; the framework names only the first one's."""
+
+    def allowed(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return list(filter(allowed, METHODS))
 
 
 def _sentence(error: dict[str, Any]) -> str:

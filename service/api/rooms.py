@@ -1,12 +1,13 @@
 """Who is in a room, by the API's word; and what has been said in it."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Query, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.api.access import ClientOrReader, KeyFirst, Publisher, Reader
-from service.api.lists import After, Limit, Listed, listed
+from service.api.fields import ADDRESS, Position, RoomName, UserId
+from service.api.lists import After, Limit, Page, listed
 from service.api.service import InService, Service
 from service.domain.addresses import check_room, check_user
 from service.domain.claims import Claims
@@ -17,45 +18,73 @@ from service.store import log, sessions
 
 router = APIRouter(tags=["rooms"], route_class=KeyFirst)
 
-Room = Annotated[str, Path(description="1 to 128 of `A-Z a-z 0-9 _ . : -`")]
-User = Annotated[str, Path(min_length=1, max_length=256)]
 MAX_CHANGES = 1000
 
 
 class Changes(BaseModel):
     """Members to add and to remove, at most 1,000 together."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={
+        "not": {"properties": {"add": {"maxItems": 0}, "remove": {"maxItems": 0}}},
+    })  # fmt: skip
 
-    add: list[str] = Field(default=[], max_length=MAX_CHANGES)
-    remove: list[str] = Field(default=[], max_length=MAX_CHANGES)
+    add: list[UserId] = Field(default=[], max_length=MAX_CHANGES)
+    remove: list[UserId] = Field(default=[], max_length=MAX_CHANGES)
 
 
 class Changed(BaseModel):
     """A membership that was changed; one that was so already is not named."""
 
-    room: str
-    user: str
+    room: RoomName
+    user: UserId
     member: bool
-    position: int
+    position: Position
+
+
+class Member(BaseModel):
+    """Who is in a room, by whose word, and since which position."""
+
+    user: UserId
+    source: Literal["api", "client"]
+    since: Position
+
+
+class Joined(BaseModel):
+    """A room that a user is in, by whose word, and since which position."""
+
+    room: RoomName
+    source: Literal["api", "client"]
+    since: Position
+
+
+class Event(BaseModel):
+    """An event as it stands in the log; `from` is the user, where a client published it."""
+
+    position: Position
+    id: str
+    to: Annotated[str, WithJsonSchema(ADDRESS)]
+    event: str
+    data: Any
+    time: AwareDatetime
+    sender: UserId | None = Field(default=None, alias="from")
 
 
 @router.put("/v1/rooms/{room}/members/{user:path}", operation_id="addMember")
-async def add(room: Room, user: User, key: Publisher, service: InService) -> list[Changed]:
+async def add(room: RoomName, user: UserId, key: Publisher, service: InService) -> list[Changed]:
     """Make a user a member, durably; needs no grant in the user's token."""
     key.may_publish(f"room:{check_room(room, '#/room')}")
     return await _change(service, [(room, check_user(user, "#/user"), True)])
 
 
 @router.delete("/v1/rooms/{room}/members/{user:path}", operation_id="removeMember")
-async def remove(room: Room, user: User, key: Publisher, service: InService) -> list[Changed]:
+async def remove(room: RoomName, user: UserId, key: Publisher, service: InService) -> list[Changed]:
     """End a membership, whoever made it."""
     key.may_publish(f"room:{check_room(room, '#/room')}")
     return await _change(service, [(room, check_user(user, "#/user"), False)])
 
 
 @router.post("/v1/rooms/{room}/members", operation_id="changeMembers")
-async def change(room: Room, changes: Changes, key: Publisher, service: InService) -> list[Changed]:
+async def change(room: RoomName, changes: Changes, key: Publisher, service: InService) -> list[Changed]:
     """Add and remove many members at once: all of it or nothing."""
     key.may_publish(f"room:{check_room(room, '#/room')}")
     wanted = [(room, check_user(u, f"#/add/{n}"), True) for n, u in enumerate(changes.add)]
@@ -75,8 +104,8 @@ async def _change(service: Service, wanted: list[tuple[str, str, bool]]) -> list
 
 @router.get("/v1/rooms/{room}/members", operation_id="listMembers")
 async def members(
-    room: Room, key: Reader, service: InService, after: After = "", limit: Limit = 100
-) -> Listed:
+    room: RoomName, key: Reader, service: InService, after: After = "", limit: Limit = 100
+) -> Page[Member]:
     """List a room's members by name."""
     key.reach(f"room:{room}")
     async with service.database.connection() as connection:
@@ -89,7 +118,9 @@ def _member(row: Any) -> dict[str, Any]:
 
 
 @router.get("/v1/users/{user:path}/rooms", operation_id="listRooms")
-async def rooms(user: User, key: Reader, service: InService, after: After = "", limit: Limit = 100) -> Listed:
+async def rooms(
+    user: UserId, key: Reader, service: InService, after: After = "", limit: Limit = 100
+) -> Page[Joined]:
     """List a user's rooms by name."""
     key.reach(f"user:{user}")
     async with service.database.connection() as connection:
@@ -101,9 +132,9 @@ def _room(row: Any) -> dict[str, Any]:
     return {"room": row["room"], "source": row["source"], "since": row["since"]}
 
 
-@router.get("/v1/rooms/{room}/events", operation_id="listRoomEvents", response_model=Listed)
+@router.get("/v1/rooms/{room}/events", operation_id="listRoomEvents", response_model=Page[Event])
 async def history(
-    room: Room,
+    room: RoomName,
     caller: ClientOrReader,
     service: InService,
     before: Annotated[int | None, Query(ge=0, le=FOREVER)] = None,

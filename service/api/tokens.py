@@ -7,6 +7,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.access import KeyFirst, TokenIssuer
+from service.api.fields import Flag, Pattern, RoomName, UserId, Whole
+from service.api.problems import refused_with
 from service.api.service import InService
 from service.domain.addresses import check_pattern, check_room, check_user
 from service.domain.claims import LEEWAY
@@ -20,12 +22,14 @@ class TokenIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    user: str
-    ttl: int = Field(default=3600, ge=1, description="Seconds")
-    rooms: list[str] = Field(default=[], max_length=1000, description="Patterns of room names")
-    join: list[str] = Field(default=[], max_length=1000)
-    publish: list[str] = Field(default=[], max_length=1000, description="Patterns of addresses")
-    presence: bool = False
+    user: UserId
+    ttl: Whole = Field(
+        default=3600, ge=1, description="Seconds; at most 30 days", json_schema_extra={"maximum": 30 * 86400}
+    )
+    rooms: list[Pattern] = Field(default=[], max_length=1000, description="Patterns of room names")
+    join: list[RoomName] = Field(default=[], max_length=1000)
+    publish: list[Pattern] = Field(default=[], max_length=1000, description="Patterns of addresses")
+    presence: Flag = False
     name: str | None = Field(default=None, max_length=256)
     jti: str | None = Field(default=None, min_length=1, max_length=256)
 
@@ -37,7 +41,7 @@ class TokenOut(BaseModel):
     expires_at: int
 
 
-@router.post("/v1/tokens", operation_id="mintToken", status_code=201)
+@router.post("/v1/tokens", operation_id="mintToken", status_code=201, responses=refused_with(Conflict))
 async def mint(order: TokenIn, key: TokenIssuer, service: InService) -> TokenOut:
     """Sign a client token."""
     if service.minter is None:

@@ -1,11 +1,10 @@
 """Erasing a user."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 
 from service.api.access import Acting, Admin, KeyFirst
 from service.api.admin import Closed, carried_out, until_now
+from service.api.fields import UserId
 from service.api.lists import After, Limit, Listed, listed
 from service.api.service import InService
 from service.domain.addresses import check_user
@@ -13,11 +12,9 @@ from service.store import erasure
 
 router = APIRouter(tags=["admin"], route_class=KeyFirst)
 
-User = Annotated[str, Path(min_length=1, max_length=256)]
-
 
 @router.delete("/v1/users/{user:path}", operation_id="eraseUser", status_code=202)
-async def erase(user: User, by: Acting, service: InService) -> Closed:
+async def erase(user: UserId, by: Acting, service: InService) -> Closed:
     """Erase a user: their tokens and sockets are dead at once, the rest is gone soon (`listErasures`)."""
     check_user(user, "#/user")
     async with service.database.connection() as connection:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
 
+from service.observe.requests import mark
+
 Format = Literal["auto", "human", "json"]
 
 HIDDEN: Final = "[hidden]"
@@ -124,12 +126,14 @@ def configure(
 ) -> None:
     """Send everything that is logged in this process, uvicorn's lines too, to ``stream`` (stderr).
 
+    Lines about a request carry its id and trace.
     ``secrets`` are values that no line may show, whatever they look like.
     """
     stream = stream or sys.stderr
     human = log_format == "human" or (log_format == "auto" and stream.isatty())
     handler = Lines(stream)
     handler.setFormatter((Human if human else Json)(secrets))
+    handler.addFilter(mark)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)

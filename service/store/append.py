@@ -200,7 +200,7 @@ class _Reading:
                 self._position += len(unit.drafts)
             else:
                 next(self._pending)
-                put_off = next(pending)
+                put_off = next(pending, None)  # another body may put off more; it is refused
                 own = Outcome(0, len(unit.drafts), replayed=True, repeated=True, pending=put_off)
                 repeat = repeat if put_off is None else None
             outcomes.append(own if repeat is None else _original(repeat))

@@ -83,6 +83,23 @@ async def test_a_repeat_among_events_that_were_accepted_by_their_ids(
     assert again.headers["idempotent-replayed"] == "true"
 
 
+@pytest.mark.parametrize("first", [EVENT, EVENT | {"deliver_at": LATER}], ids=["at once", "for later"])
+async def test_a_key_that_is_used_for_another_kind_of_event_is_refused(
+    server: Server, db: asyncpg.Connection, first: dict[str, Any]
+) -> None:
+    """What the first request put off and what this one would put off need not be as many."""
+    assert (await sent(server, first, "k", {})).status_code == 202
+    later = {"events": [EVENT | {"deliver_at": LATER, "type": f"t{n}"} for n in range(3)]}
+    assert (await sent(server, later, "b", {}, "/batch")).status_code == 202
+    for other in (EVENT | {"type": "u"}, EVENT | {"type": "u", "deliver_at": LATER}):
+        refused = await sent(server, other, "k", {})
+        assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused")
+    fewer_then = {"events": [*later["events"], *later["events"]]}
+    assert (await sent(server, fewer_then, "b", {}, "/batch")).json()["code"] == "idempotency_key_reused"
+    assert await server.publish("user:a") > 0
+    assert await db.fetchval("select count(*) from tidings.pending") == 3 + ("deliver_at" in first)
+
+
 @ways
 async def test_the_same_key_with_another_body_is_refused(
     server: Server, db: asyncpg.Connection, way: dict[str, str]

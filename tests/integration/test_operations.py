@@ -138,6 +138,65 @@ async def test_request_ids_are_kept_or_made(server: Server) -> None:
     assert made.headers["x-request-id"] in made.json()["instance"]
 
 
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+async def test_every_line_about_a_request_has_its_id_and_trace(
+    server: Server, written: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> bool:
+        logging.getLogger("tidings.deep").warning("deep down")
+        raise RuntimeError
+
+    monkeypatch.setattr(server.service.follower, "reached_within", broken)
+    for number, parent in enumerate([f"00-{TRACE}-{SPAN}-01", f"00-{'0' * 32}-{SPAN}-01"]):
+        headers = {"X-Request-Id": f"r-{number}", "traceparent": parent}
+        answer = await server.http.post("/v1/revocations", json={"jti": "t"}, headers=headers)
+        assert answer.status_code == 500
+        assert "traceparent" not in answer.headers
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    about = [line for line in lines if line["logger"] in {"tidings.api", "tidings.deep"}]
+    seen = [
+        (line["message"], line["request_id"], line.get("trace_id"), line.get("span_id")) for line in about
+    ]
+    assert seen == [
+        ("deep down", "r-0", TRACE, SPAN), ("a request failed", "r-0", TRACE, SPAN),
+        ("deep down", "r-1", None, None), ("a request failed", "r-1", None, None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "allowed"), [
+    ("/v1/keys", "GET, POST"),
+    ("/v1/keys/x", "DELETE"),
+    ("/v1/rooms/r/members/u", "PUT, DELETE"),
+    ("/v1/events", "POST"),
+])  # fmt: skip
+async def test_a_method_that_is_not_there_is_told_those_that_are(
+    server: Server, path: str, allowed: str
+) -> None:
+    for method in ("TRACE", "PATCH"):
+        answer = await server.http.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["status"] == 405
+
+
+@pytest.mark.parametrize("way", [{}, {"Origin": "https://elsewhere.example"}], ids=["short", "general"])
+async def test_a_line_about_an_event_has_its_id_and_trace(
+    server: Server, written: io.StringIO, monkeypatch: pytest.MonkeyPatch, way: dict[str, str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(server.service.appender, "submit", broken)
+    headers = {"X-Request-Id": "r-1", "traceparent": f"00-{TRACE}-{SPAN}-01", **way}
+    answer = await server.http.post("/v1/events", json={"to": "user:a", "type": "t"}, headers=headers)
+    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "r-1")
+    [line] = [each for each in map(json.loads, written.getvalue().splitlines()) if each["level"] == "ERROR"]
+    assert (line["request_id"], line["trace_id"], line["span_id"]) == ("r-1", TRACE, SPAN)
+    assert line["path"] == "/v1/events"
+
+
 async def test_only_allowed_origins_may_read_answers(start: Start) -> None:
     server = await start(origins=("https://app.example",))
     for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):

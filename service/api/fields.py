@@ -1,0 +1,62 @@
+"""Types of fields, with what a client needs to know of their rules; ``service.domain`` checks them.
+
+So each rule is enforced in one place, with one message, and the description only tells of it.
+"""
+
+from typing import Annotated, Any, Final
+
+from pydantic import AwareDatetime, BeforeValidator, Strict, WithJsonSchema
+
+# ECMA-262, as JSON Schema wants it (draft 2020-12 §6.4)
+_ROOM: Final = "[A-Za-z0-9_.:-]{1,128}"
+_PRINTABLE: Final = r"[^\x00-\x1f\x7f-\x9f]"
+
+
+PLAIN: Final = f"^{_PRINTABLE}*$"
+"""Matches text without control characters."""
+
+
+def text(limit: int, **more: Any) -> dict[str, Any]:
+    """Return the schema of 1 to ``limit`` characters without controls."""
+    return {"type": "string", "minLength": 1, "maxLength": limit, "pattern": PLAIN, **more}
+
+
+ROOM: Final = {"type": "string", "pattern": f"^{_ROOM}$", "examples": ["orders"]}
+USER: Final = text(256, examples=["alice"])
+ADDRESS: Final = {
+    "type": "string",
+    "pattern": rf"^(everyone|room:{_ROOM}|user:{_PRINTABLE}{{1,256}})$",
+    "examples": ["user:alice", "room:orders", "everyone"],
+}
+PATTERN: Final = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 261,
+    "pattern": r"^[^*\x00-\x1f\x7f-\x9f]*\*?$",
+    "description": "A name, or the beginning of one with a `*` as its last character",
+    "examples": ["orders.*"],
+}
+POSITION: Final = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str | bool):
+        raise ValueError("must be an integer")  # noqa: TRY004 - the one that pydantic tells of
+    return value
+
+
+def _rfc3339(value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("must be a time as RFC 3339 writes it")
+    return value
+
+
+# Pydantic by itself would take 0 for false, "7" for 7 and 0 for 1970; a query has nothing but strings.
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, BeforeValidator(_number)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
+
+RoomName = Annotated[str, WithJsonSchema(ROOM)]
+UserId = Annotated[str, WithJsonSchema(USER)]
+Pattern = Annotated[str, WithJsonSchema(PATTERN)]
+Position = Annotated[int, WithJsonSchema(POSITION)]
