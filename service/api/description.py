@@ -138,8 +138,13 @@ def _well_named(document: Schema) -> Schema:
         return {k: v for k, v in node.items() if k != "title" or not isinstance(v, str)}
 
     text = re.sub(r"\bPage_(\w+)_\b", r"\1Page", json.dumps(document))
-    named: Schema = json.loads(text, object_hook=untitled, parse_float=lambda number: int(float(number)))
+    named: Schema = json.loads(text, object_hook=untitled, parse_float=_number)
     return named
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 def _complete(path: str, operation: Schema) -> None:
