@@ -118,8 +118,10 @@ begin
     if found then return true; end if;
 
     select max(e.position) into last from (
-        select position from tidings.events where address = 'user:' || _user
-        order by position limit _limit) e;
+        select position from tidings.events
+        where (address, position) > ('user:' || _user, 0)
+          and (address, position) <= ('user:' || _user, 9007199254740992)
+        order by address, position limit _limit) e;
     if last is not null then
         delete from tidings.callbacks c using tidings.events e
             where e.address = 'user:' || _user and e.position <= last and c.position = e.position;
