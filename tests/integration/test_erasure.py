@@ -79,15 +79,22 @@ async def a_life(server: Server) -> None:
                 "publish", to=to, event="said", data=SECRET_WORDS, id=f"{SECRET_WORDS} {to}"
             )
             assert sent["type"] == "ok"
-        await phone.ask("publish", to="room:made-by-api", event="said", data=SECRET_WORDS, echo=False)
+        sent = await phone.ask("publish", to="room:made-by-api", event="said", data=SECRET_WORDS, echo=False)
+        assert (await server.http.delete(f"/v1/events/{sent['position']}")).status_code == 200
     async with await server.live(ALICE, device="laptop"):
         pass
+    await (await server.live(ALICE, device="a phone of hers")).close()
+    forgotten = f"/v1/users/{ALICE}/devices/a phone of hers"
+    assert (await server.http.delete(forgotten)).status_code == 204
     mark = {"Authorization": f"Bearer {token(ALICE)}"}
     read = await server.http.post("/v1/inbox/read", json={"up_to": 10**9}, headers=mark)
     assert read.status_code == 200, read.text
     later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     for to in (f"user:{ALICE}", [f"user:{ALICE}", "user:bob"]):
         put_off = {"to": to, "type": "t", "deliver_at": later, "data": SECRET_WORDS * isinstance(to, str)}
+        assert (await server.http.post("/v1/events", json=put_off)).status_code == 202
+    for exclude in ([ALICE], ["bob", ALICE]):
+        put_off = {"to": "room:later", "type": "t", "deliver_at": later, "exclude": exclude}
         assert (await server.http.post("/v1/events", json=put_off)).status_code == 202
     await server.publish("room:made-by-api", data="kept")
 
@@ -112,7 +119,9 @@ async def test_after_an_erasure_no_table_knows_the_user(server: Server, db: asyn
     assert await mentions(db, ALICE, SECRET_WORDS) == {
         ("revocations", "user_id"), ("events_", "data"), ("audit", "subject"),
     }  # fmt: skip
-    assert await db.fetch("select addresses from tidings.pending") == [(["user:bob"],)]
+    assert await db.fetch("select addresses, exclude from tidings.pending order by id") == [
+        (["user:bob"], None), (["room:later"], None), (["room:later"], '["bob"]'),
+    ]  # fmt: skip
     named = await db.fetch("select kind, address from tidings.events where position($1 in data) > 0", ALICE)
     assert [tuple(row) for row in named] == [("revoked", "control")]
     assert await mentions(db, SECRET_WORDS) == set()
