@@ -108,6 +108,8 @@ begin
     if not found then
         return false;
     end if;
+    -- As ``mark_read`` does, and like that before the lock of the appends.
+    perform pg_advisory_xact_lock(hashtextextended('tidings.reads:' || _user, 0));
 
     if tidings.leave_rooms(_seen, _user, _limit) then return true; end if;
     delete from tidings.memberships where ctid = any (array(

@@ -272,3 +272,50 @@ async def test_only_admins_erase(server: Server, db: asyncpg.Connection, scopes:
 async def test_a_user_that_cannot_be_is_refused(server: Server) -> None:
     answer = await server.http.delete("/v1/users/a%01b")
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/user")
+
+
+async def test_a_mark_and_the_last_step_do_not_wait_for_each_other(
+    db: asyncpg.Connection, database_url: str
+) -> None:
+    """Whoever came back too early marks something as read: neither may hold the lock of the appends meanwhile."""
+    mark = "select * from tidings.mark_read(0, $1, $2, null)"
+    await db.execute("select tidings.first_seen($1)", ALICE)
+    for upto in range(2):
+        await db.execute("select tidings.append_one(0, 'event', 'everyone', 't', '1')")
+        if not upto:
+            await db.execute(mark, ALICE, 100)
+    await db.execute("update tidings.events set address = 'erased' where kind = 'read'")
+    await erasure.erase(db, 0, Actor("k", "r"), ALICE, issued_before=1)
+    await db.execute("update tidings.erasures set searched_to = tidings.head()")
+    one, two = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+
+    async def waiting(count: int) -> None:
+        async def wait() -> bool:
+            return bool(await db.fetchval(
+                "select count(*) = $1 from pg_stat_activity"
+                " where datname = current_database() and wait_event_type = 'Lock'", count
+            ))  # fmt: skip
+
+        await eventually(wait)
+
+    async with db.transaction():
+        await db.execute("select pg_advisory_xact_lock(32766977284925299)")
+        marking = asyncio.create_task(one.fetchrow(mark, ALICE, 100))
+        await waiting(1)
+        erasing = asyncio.create_task(erasure.erase_some(two, 0, ALICE))
+        await waiting(2)
+    await asyncio.gather(marking, erasing)
+    await one.close()
+    await two.close()
+
+
+async def test_who_comes_back_in_the_middle_of_it_can_connect(server: Server, db: asyncpg.Connection) -> None:
+    """A step may come between the two rows of a handshake: it takes the user, and the device is made then."""
+    await db.execute(
+        "insert into tidings.devices (user_id, device, start, cursor) values ($1, 'default', 0, 0)", ALICE
+    )
+    async with await server.live(ALICE) as phone:
+        seen = await server.publish("everyone")
+        assert (await phone.events(1))[0]["position"] == seen
+    async with await server.live(ALICE, after=0) as phone:
+        assert [f["position"] for f in phone.frames if f["type"] == "event"] == [seen]
