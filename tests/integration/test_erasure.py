@@ -277,7 +277,7 @@ async def test_a_user_that_cannot_be_is_refused(server: Server) -> None:
 async def test_a_mark_and_the_last_step_do_not_wait_for_each_other(
     db: asyncpg.Connection, database_url: str
 ) -> None:
-    """Whoever came back too early marks something as read: neither may hold the lock of the appends meanwhile."""
+    """Whoever came back too early marks something as read; neither may keep the appends waiting."""
     mark = "select * from tidings.mark_read(0, $1, $2, null)"
     await db.execute("select tidings.first_seen($1)", ALICE)
     for upto in range(2):
