@@ -7,13 +7,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.api.access import Client, TokenFirst
 from service.api.lists import Limit, Listed
+from service.api.problems import refused_with
 from service.api.service import InService
 from service.domain.addresses import check_pattern
+from service.domain.errors import RateLimited
 from service.domain.frames import inbox_list
 from service.domain.recent import FOREVER
 from service.store import inbox
 
-router = APIRouter(prefix="/v1/inbox", tags=["inbox"], route_class=TokenFirst)
+router = APIRouter(
+    prefix="/v1/inbox", tags=["inbox"], route_class=TokenFirst, responses=refused_with(RateLimited)
+)
 
 Position = Annotated[int, Field(strict=True, ge=0, le=FOREVER)]
 At = Annotated[int | None, Query(ge=0, le=FOREVER)]
