@@ -272,6 +272,7 @@ drop index tidings.idempotency_keys_of_pending;
 delete from tidings.idempotency_keys where fingerprint is not null or pending is not null;
 alter table tidings.idempotency_keys drop column fingerprint, drop column pending;
 drop index tidings.events_by_collapse_key;
+delete from tidings.events where kind = 'recalled' or recalled is not null;
 alter table tidings.events drop column expires_at, drop column collapse_key, drop column recalled;
 update tidings.log set readable_by = 1;
 """

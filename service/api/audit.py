@@ -5,14 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from service.api.access import Admin
-from service.api.lists import Limit, Listed, listed
+from service.api.lists import Bound, Limit, Listed, listed
 from service.api.service import InService
-from service.domain.recent import FOREVER
 from service.store import audit
 
 router = APIRouter(tags=["admin"])
 
-Bound = Annotated[int | None, Query(ge=0, le=FOREVER)]
 Equal = Annotated[str | None, Query(max_length=512)]
 
 

@@ -6,17 +6,20 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.api.access import Client, TokenFirst
-from service.api.lists import Limit, Listed
+from service.api.lists import Bound, Limit, Listed
+from service.api.problems import refused_with
 from service.api.service import InService
 from service.domain.addresses import check_pattern
+from service.domain.errors import RateLimited
 from service.domain.frames import inbox_list
 from service.domain.recent import FOREVER
 from service.store import inbox
 
-router = APIRouter(prefix="/v1/inbox", tags=["inbox"], route_class=TokenFirst)
+router = APIRouter(
+    prefix="/v1/inbox", tags=["inbox"], route_class=TokenFirst, responses=refused_with(RateLimited)
+)
 
 Position = Annotated[int, Field(strict=True, ge=0, le=FOREVER)]
-At = Annotated[int | None, Query(ge=0, le=FOREVER)]
 
 
 class ReadIn(BaseModel):
@@ -47,8 +50,8 @@ async def page(
     request: Request,
     client: Client,
     service: InService,
-    after: At = None,
-    before: At = None,
+    after: Bound = None,
+    before: Bound = None,
     limit: Limit = 100,
     pattern: Annotated[str, Query(alias="type", description="A type, or its beginning and a `*`")] = "*",
     order: Annotated[

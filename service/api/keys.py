@@ -49,6 +49,10 @@ class KeyIn(BaseModel):
             raise ValueError("a key with the scope admin cannot be limited to addresses")
         if self.burst is not None and self.rate is None:
             raise ValueError("burst goes with rate")
+        if self.expires_at is not None and not 1970 <= self.expires_at.year < 9999:
+            raise ValueError(
+                "expires_at must be in a year from 1970 to 9998"
+            )  # the rest is infinite to a driver
         return self
 
 

@@ -2,16 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.api.access import ClientOrReader, KeyFirst, Publisher, Reader
 from service.api.fields import ADDRESS, Position, RoomName, UserId
-from service.api.lists import After, Limit, Page, listed
+from service.api.lists import After, Bound, Limit, Page, listed
+from service.api.problems import refused_with
 from service.api.service import InService, Service
 from service.domain.addresses import check_room, check_user
 from service.domain.claims import Claims
-from service.domain.errors import Forbidden, Invalid
+from service.domain.errors import Forbidden, Invalid, RateLimited
 from service.domain.frames import event_list
 from service.domain.recent import FOREVER
 from service.store import log, sessions
@@ -132,13 +133,18 @@ def _room(row: Any) -> dict[str, Any]:
     return {"room": row["room"], "source": row["source"], "since": row["since"]}
 
 
-@router.get("/v1/rooms/{room}/events", operation_id="listRoomEvents", response_model=Page[Event])
+@router.get(
+    "/v1/rooms/{room}/events",
+    operation_id="listRoomEvents",
+    response_model=Page[Event],
+    responses=refused_with(RateLimited),
+)
 async def history(
     room: RoomName,
     caller: ClientOrReader,
     service: InService,
-    before: Annotated[int | None, Query(ge=0, le=FOREVER)] = None,
-    after: Annotated[int | None, Query(ge=0, le=FOREVER)] = None,
+    before: Bound = None,
+    after: Bound = None,
     limit: Limit = 100,
 ) -> Response:
     """Read a room's events: newest first, or oldest first where only `after` is given."""

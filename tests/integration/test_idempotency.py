@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
+from service.store import admin
 from tests.harness import Server, eventually
 from tests.proxy import database_proxy
 
@@ -243,6 +244,23 @@ async def test_what_was_put_off_is_once_even_where_the_answer_was_lost(
         assert [e["position"] for e in shown[:2]] == [2, 3]
         assert shown[2]["scheduled"] == str(await db.fetchval("select id from tidings.pending"))
         assert await entries(db) == 3
+
+
+async def test_forgetting_keys_waits_for_nobody_who_uses_one_anew(
+    db: asyncpg.Connection, database_url: str
+) -> None:
+    """An append that is using several waits for the forgetting: the other way round too would be a circle."""
+    await db.execute(
+        "insert into tidings.idempotency_keys (producer, key, position, entries, created_at)"
+        " select 'p', n::text, 1, 1, now() - interval '9 days' from generate_series(1, 3) n"
+    )
+    other = await asyncpg.connect(database_url)
+    async with other.transaction():
+        await other.execute("update tidings.idempotency_keys set created_at = now() where key = '2'")
+        async with asyncio.timeout(1):
+            await admin.forget_keys(db, 86400)
+    assert await other.fetch("select key from tidings.idempotency_keys") == [("2",)]
+    await other.close()
 
 
 async def test_a_key_is_forgotten_after_its_window(server: Server, db: asyncpg.Connection) -> None:

@@ -129,6 +129,17 @@ async def test_an_expired_key_is_refused_everywhere_also_by_its_former_secret(st
             await status_is(server, each["key"], 401)
 
 
+@pytest.mark.parametrize(
+    "never", ["9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00Z"]
+)
+async def test_a_time_that_a_driver_takes_for_infinite_ends_no_instance(server: Server, never: str) -> None:
+    order = {"name": "n", "scopes": ["publish"], "expires_at": never}
+    answer = await server.http.post("/v1/keys", json=order)
+    assert (answer.status_code, "expires_at" in answer.json()["detail"]) == (422, True)
+    last = await made_key(server, expires_at="9998-12-31T23:59:59-14:00")
+    await status_is(server, last["key"], 202)
+
+
 async def test_the_last_use_is_the_latest_on_any_instance_and_outlives_a_restart(
     start: Start, database_url: str
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from service.domain.due import Reader
 from service.domain.recent import FOREVER, Interval
 from service.domain.retention import SPAN, Keep
 from service.store import log, retention
@@ -198,12 +199,13 @@ async def test_nothing_that_is_appended_meanwhile_is_lost_and_no_hole_is_silent(
     async def read(writers: "asyncio.Future[Any]") -> tuple[list[int], list[tuple[int, int]]]:
         seen: list[int] = []
         gaps: list[tuple[int, int]] = []
+        reader = Reader("bob", "default", 0)
         at, done = 0, False
         while not done:
             done = writers.done()
             head = await db.fetchval("select tidings.head()")
             assert head >= at
-            page = await log.page(db, at, head, [Interval("everyone", 0, FOREVER)], 20)
+            page = await log.page(db, at, head, [Interval("everyone", 0, FOREVER)], 20, reader)
             if page.gap is not None:
                 gaps.append((page.gap.after, page.gap.upto))
             assert all(e.position > (page.gap.upto if page.gap else at) for e in page.entries)
