@@ -42,7 +42,7 @@ class _Repeat(NamedTuple):
     key: int
     position: int
     entries: int
-    pending: list[int] | None
+    pending: list[int | None] | None
     clash: bool
 
 

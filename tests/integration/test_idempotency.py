@@ -83,6 +83,18 @@ async def test_a_repeat_among_events_that_were_accepted_by_their_ids(
     assert again.headers["idempotent-replayed"] == "true"
 
 
+@ways
+@pytest.mark.parametrize("other", [EVENT, EVENT | {"deliver_at": LATER}], ids=["at once", "for later"])
+async def test_a_repeat_among_events_that_had_been_put_off_by_their_ids(
+    server: Server, other: dict[str, Any], way: dict[str, str]
+) -> None:
+    old = await sent(server, EVENT | {"id": "own", "deliver_at": LATER}, "first", way)
+    batch = {"events": [EVENT, other | {"id": "own"}, EVENT | {"deliver_at": LATER}]}
+    first = await sent(server, batch, "k", way, "/batch")
+    assert first.json()["events"][2:4] == old.json()["events"]
+    assert (await sent(server, batch, "k", way, "/batch")).content == first.content
+
+
 @pytest.mark.parametrize("first", [EVENT, EVENT | {"deliver_at": LATER}], ids=["at once", "for later"])
 async def test_a_key_that_is_used_for_another_kind_of_event_is_refused(
     server: Server, db: asyncpg.Connection, first: dict[str, Any]
