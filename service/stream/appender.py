@@ -198,7 +198,7 @@ class Appender:
             if isinstance(result, TidingsError):
                 self._metrics.append_outcomes.labels(result.code).inc(len(waiting.submission.units))
             else:
-                again = sum([outcome.replayed for outcome in result])
+                again = sum([outcome.replayed or outcome.repeated for outcome in result])
                 replayed += again
                 appended += len(result) - again
         self._metrics.append_outcomes.labels("replayed").inc(replayed)
