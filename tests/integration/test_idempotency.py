@@ -106,13 +106,13 @@ async def test_what_was_left_out_of_a_request_and_is_cancelled_is_nowhere(server
 
 
 @ways
-@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("before", [0, 1])
 async def test_what_is_ephemeral_is_not_passed_on_again(
-    server: Server, used: bool, way: dict[str, str]
+    server: Server, before: int, way: dict[str, str]
 ) -> None:
     device = await server.live("a")
     own = {"to": "user:b", "type": "t", "id": "own"}
-    if used:
+    for _ in range(before):
         await sent(server, own, "first", way)
     batch = {"events": [own, {"to": "user:a", "type": "ephemeral", "ephemeral": True}]}
     for _ in range(2):
