@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from random import Random
 from typing import Any
 from uuid import uuid4
 
@@ -145,9 +146,19 @@ async def test_keys_scopes_and_address_patterns(server: Server) -> None:
         assert (await http.post("/v1/events", json=event, headers=limited)).status_code == 401
 
 
-async def test_a_value_the_database_refuses_hurts_nobody_else(server: Server, db: asyncpg.Connection) -> None:
+# An index takes 2,704 bytes, compressed; a CloudEvent's source may be longer where it is no ASCII.
+LONG = "".join(Random(1).choices([chr(n) for n in range(0x4E00, 0x9FFF)], k=1024))
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [Unit([Draft("user:a", "test", '"\x00"')]), Unit([Draft("user:a", "test", "0")], "p", f"ce:{LONG}\n1")],
+    ids=["data", "key"],
+)
+async def test_a_value_the_database_refuses_hurts_nobody_else(
+    server: Server, db: asyncpg.Connection, poison: Unit
+) -> None:
     appender = server.service.appender
-    poison = Unit([Draft("user:a", "test", '"\x00"')])
     good = [Unit([Draft("user:a", "test", str(n))]) for n in range(50)]
     units = [*good[:20], poison, *good[20:35], poison, *good[35:]]
     results = await asyncio.gather(*(appender.append(u) for u in units), return_exceptions=True)
