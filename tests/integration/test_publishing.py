@@ -60,6 +60,14 @@ async def test_an_event_for_later_waits_outside_of_the_log(
 
 
 @ways
+async def test_an_event_for_a_time_long_past_is_delivered_now(server: Server, way: dict[str, str]) -> None:
+    async with await server.live("a") as phone:
+        answer = await posted(server, EVENT | {"deliver_at": "0001-01-01T00:00:00+14:00"}, way)
+        assert answer.status_code == 202, answer.text
+        await phone.until("event", id=answer.json()["events"][0]["id"])
+
+
+@ways
 async def test_an_id_that_was_put_off_is_answered_with_the_original(
     server: Server, way: dict[str, str]
 ) -> None:
