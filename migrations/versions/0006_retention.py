@@ -111,8 +111,9 @@ begin
     delete from tidings.devices where user_id = _user;
     delete from tidings.reads where user_id = _user;
     delete from tidings.pending where addresses = array['user:' || _user];
-    update tidings.pending set addresses = array_remove(addresses, 'user:' || _user)
-        where 'user:' || _user = any (addresses);
+    update tidings.pending set addresses = array_remove(addresses, 'user:' || _user),
+                               exclude = nullif(exclude::jsonb - _user, '[]')::text
+        where 'user:' || _user = any (addresses) or exclude::jsonb ? _user;
     delete from tidings.idempotency_keys where ctid = any (array(
         select ctid from tidings.idempotency_keys where producer = 'user:' || _user limit _limit));
     if found then return true; end if;

@@ -87,7 +87,10 @@ async def a_life(server: Server) -> None:
     assert read.status_code == 200, read.text
     later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     for to in (f"user:{ALICE}", [f"user:{ALICE}", "user:bob"]):
-        put_off = {"to": to, "type": "t", "deliver_at": later, "data": SECRET_WORDS * isinstance(to, str)}
+        put_off = {
+            "to": to, "type": "t", "deliver_at": later, "data": SECRET_WORDS * isinstance(to, str),
+            "exclude": ["bob", ALICE],
+        }  # fmt: skip
         assert (await server.http.post("/v1/events", json=put_off)).status_code == 202
     await server.publish("room:made-by-api", data="kept")
 
@@ -112,7 +115,7 @@ async def test_after_an_erasure_no_table_knows_the_user(server: Server, db: asyn
     assert await mentions(db, ALICE, SECRET_WORDS) == {
         ("revocations", "user_id"), ("events_", "data"), ("audit", "subject"),
     }  # fmt: skip
-    assert await db.fetch("select addresses from tidings.pending") == [(["user:bob"],)]
+    assert await db.fetch("select addresses, exclude from tidings.pending") == [(["user:bob"], '["bob"]')]
     named = await db.fetch("select kind, address from tidings.events where position($1 in data) > 0", ALICE)
     assert [tuple(row) for row in named] == [("revoked", "control")]
     assert await mentions(db, SECRET_WORDS) == set()
