@@ -116,7 +116,9 @@ def read_post(
     given = headers.get("idempotency-key")
     if given is None or not post.units:
         return post
-    return msgspec.structs.replace(post, once=_once(key, path, given, body, headers))
+    # What was refused of it then, by other settings or too far off, would be missing from the answer.
+    judged = bytes([isinstance(item, Unit) for item in post.items]) if post.each else b""
+    return msgspec.structs.replace(post, once=_once(key, path, given, body + judged, headers))
 
 
 def _post(items: Sequence[Item], *, each: bool = False) -> Post:

@@ -122,6 +122,18 @@ async def test_what_is_ephemeral_is_not_passed_on_again(
     assert [f["event"] for f in device.frames if f["type"] == "event"] == ["ephemeral", "last"]
 
 
+async def test_a_partial_batch_that_is_judged_otherwise_by_now_is_no_repeat(
+    start: Start, db: asyncpg.Connection
+) -> None:
+    before, since = await start(max_data=100), await start(max_data=200)
+    batch = {"mode": "partial", "events": [EVENT | {"data": "x" * 150}, EVENT]}
+    first = await sent(before, batch, "k", {}, "/batch")
+    assert [result["status"] for result in first.json()["results"]] == [413, 202]
+    assert (await sent(before, batch, "k", {}, "/batch")).content == first.content
+    assert (await sent(since, batch, "k", {}, "/batch")).json()["code"] == "idempotency_key_reused"
+    assert await entries(db) == 2
+
+
 @pytest.mark.parametrize("first", [EVENT, EVENT | {"deliver_at": LATER}], ids=["at once", "for later"])
 async def test_a_key_that_is_used_for_another_kind_of_event_is_refused(
     server: Server, db: asyncpg.Connection, first: dict[str, Any]
