@@ -74,6 +74,9 @@ comment on table tidings.callbacks is 'Events whose producer is called back wher
 # A key that was used within ``_window`` is in ``repeats``, ``[[index, position, entries, pending, clash]]``;
 # what it stands for is left out, which leaves a gap in the positions. ``clash`` says that the fingerprint is
 # another. ``pending`` has the ids of the rows put off, null where left out.
+#
+# A group with something put off or left out leaves a row of its own, by its ``_batch``, with what it was
+# told. So a retry is told the same, though keys are used, moved and forgotten meanwhile.
 APPEND = """
 create function tidings.append(
     _batch uuid, _seen bigint, _retry boolean, _window interval,
@@ -102,18 +105,21 @@ begin
     perform pg_advisory_xact_lock(32766977284925299);
     after := tidings.head();
     if _retry then
-        select e.position, e.time into first, at from tidings.events e
-            where e.position > _seen and e.batch = _batch order by e.position limit 1;
+        select nullif(i.position, 0), i.pending, i.created_at, nullif(convert_from(i.fingerprint, 'UTF8'), '')
+            into first, pending, at, repeats
+            from tidings.idempotency_keys i where i.producer = 'group' and i.key = _batch::text;
+        if not found then
+            select e.position, e.time into first, at from tidings.events e
+                where e.position > _seen and e.batch = _batch order by e.position limit 1;
+        end if;
         if found then
             after := coalesce((select e.position from tidings.events e where e.position < first
                                order by e.position desc limit 1), _seen);
-        end if;
-        if _pending is not null then
-            select i.pending, coalesce(append.at, i.created_at) into pending, at
-                from tidings.idempotency_keys i where i.producer = 'group' and i.key = _batch::text;
+            last := first + cardinality(_addresses) - 1;
+            return;
         end if;
     end if;
-    at := coalesce(at, date_trunc('milliseconds', clock_timestamp()));
+    at := date_trunc('milliseconds', clock_timestamp());
     if cardinality(_keyed) > 0 then
         with used as materialized (
             select k.n, k.unit, k.upto, i.position, i.entries, i.pending,
@@ -121,7 +127,7 @@ begin
             from unnest(_keyed, _keyed_to, _keyed_producers, _keyed_keys, _keyed_fingerprints)
                 with ordinality as k(unit, upto, producer, key, fingerprint, n)
             join tidings.idempotency_keys i using (producer, key)
-            where i.created_at > append.at - _window and (first is null or i.position < first)
+            where i.created_at > append.at - _window
         )
         select json_agg(json_build_array(u.n - 1, u.position, u.entries, u.pending, u.clash)),
                array(select s.unit from used v, generate_series(v.unit, v.upto) as s(unit)),
@@ -129,13 +135,6 @@ begin
             into repeats, left_out, requests from used u;
         select min(u.n) into begins from unnest(_units) with ordinality as u(unit, n)
             where u.unit <> all (left_out);
-    end if;
-    if first is not null then
-        first := first - (begins - 1);
-        last := first + cardinality(_addresses) - 1;
-        return;
-    elsif pending is not null then
-        return;
     end if;
     if begins is not null and cardinality(_addresses) > 0 then
         perform tidings.check_lineage(after, _seen);
@@ -188,9 +187,12 @@ begin
             ) as p(due_at, producer, addresses, type, data, event_id, exclude, lifetime, collapse_key,
                    undelivered_after, unless_read, id)
             where p.id is not null;
+    end if;
+    if _pending is not null or first is not null and cardinality(left_out) > 0 then
         insert into tidings.idempotency_keys
                 (producer, key, position, entries, fingerprint, pending, created_at)
-            values ('group', _batch, 0, 0, '', append.pending, at);
+            values ('group', _batch, coalesce(first, 0), 0, convert_to(coalesce(repeats, ''), 'UTF8'),
+                    append.pending, at);
     end if;
     if cardinality(_keyed) > 0 then
         insert into tidings.idempotency_keys

@@ -91,7 +91,10 @@ async def a_life(server: Server) -> None:
     assert read.status_code == 200, read.text
     later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     for to in (f"user:{ALICE}", [f"user:{ALICE}", "user:bob"]):
-        put_off = {"to": to, "type": "t", "deliver_at": later, "data": SECRET_WORDS * isinstance(to, str)}
+        put_off = {
+            "to": to, "type": "t", "deliver_at": later, "data": SECRET_WORDS * isinstance(to, str),
+            "exclude": ["bob", ALICE],
+        }  # fmt: skip
         assert (await server.http.post("/v1/events", json=put_off)).status_code == 202
     for exclude in ([ALICE], ["bob", ALICE]):
         put_off = {"to": "room:later", "type": "t", "deliver_at": later, "exclude": exclude}
@@ -120,7 +123,7 @@ async def test_after_an_erasure_no_table_knows_the_user(server: Server, db: asyn
         ("revocations", "user_id"), ("events_", "data"), ("audit", "subject"),
     }  # fmt: skip
     assert await db.fetch("select addresses, exclude from tidings.pending order by id") == [
-        (["user:bob"], None), (["room:later"], None), (["room:later"], '["bob"]'),
+        (["user:bob"], '["bob"]'), (["room:later"], None), (["room:later"], '["bob"]'),
     ]  # fmt: skip
     named = await db.fetch("select kind, address from tidings.events where position($1 in data) > 0", ALICE)
     assert [tuple(row) for row in named] == [("revoked", "control")]
