@@ -6,10 +6,11 @@ from typing import Annotated, Any, Generic, TypeVar
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict
 
-from service.api.fields import PLAIN
-
 Limit = Annotated[int, Query(ge=1, le=1000)]
-After = Annotated[str, Query(max_length=512, pattern=PLAIN, description="`next_cursor` of the page before")]
+# PostgreSQL's text has no NUL; other controls a cursor may have.
+After = Annotated[
+    str, Query(max_length=512, pattern=r"^[^\x00]*$", description="`next_cursor` of the page before")
+]
 Row = TypeVar("Row")
 Item = TypeVar("Item")
 
@@ -22,9 +23,6 @@ class Page(BaseModel, Generic[Item]):
     data: list[Item]
     next_cursor: str | None = None
     has_more: bool = False
-
-
-Listed = Page[dict[str, Any]]
 
 
 def listed(

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
 from service.api.access import KeyFirst, Publisher
+from service.api.fields import Position
 from service.api.service import InService
 from service.domain.errors import NotFound, OutcomeUnknown
 from service.domain.recent import FOREVER
@@ -20,8 +21,8 @@ APPLIED_WITHIN = 2.0
 class Recalled(BaseModel):
     """An event that was taken back; `position` is that of the entry that says so."""
 
-    position: int
-    recalled: int
+    position: Position
+    recalled: Position
 
 
 @router.delete("/v1/events/{position}", operation_id="recallEvent")

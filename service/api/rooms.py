@@ -3,15 +3,16 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.api.access import ClientOrReader, KeyFirst, Publisher, Reader
-from service.api.fields import ADDRESS, Position, RoomName, UserId
+from service.api.fields import Address, Position, RoomName, UserId
 from service.api.lists import After, Limit, Page, listed
+from service.api.problems import refused_with
 from service.api.service import InService, Service
 from service.domain.addresses import check_room, check_user
 from service.domain.claims import Claims
-from service.domain.errors import Forbidden, Invalid
+from service.domain.errors import Forbidden, Invalid, RateLimited
 from service.domain.frames import event_list
 from service.domain.recent import FOREVER
 from service.store import log, sessions
@@ -62,7 +63,7 @@ class Event(BaseModel):
 
     position: Position
     id: str
-    to: Annotated[str, WithJsonSchema(ADDRESS)]
+    to: Address
     event: str
     data: Any
     time: AwareDatetime
@@ -132,7 +133,10 @@ def _room(row: Any) -> dict[str, Any]:
     return {"room": row["room"], "source": row["source"], "since": row["since"]}
 
 
-@router.get("/v1/rooms/{room}/events", operation_id="listRoomEvents", response_model=Page[Event])
+@router.get(
+    "/v1/rooms/{room}/events", operation_id="listRoomEvents", response_model=Page[Event],
+    responses=refused_with(RateLimited),
+)  # fmt: skip
 async def history(
     room: RoomName,
     caller: ClientOrReader,

@@ -1,13 +1,15 @@
 """What is still to come: look at it, take it back."""
 
-from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, Field
 
 from service.api.access import KeyFirst, Publisher
-from service.api.lists import After, Limit, Listed
+from service.api.fields import Address
+from service.api.lists import After, Limit, Page
 from service.api.service import InService
 from service.auth.keys import ApiKey
 from service.domain.errors import Invalid, NotFound
@@ -20,33 +22,27 @@ MAX_ID = 2**63 - 1
 _encode = msgspec.json.Encoder().encode
 
 
-class Scheduled(msgspec.Struct, omit_defaults=True):
-    """An event that is put off; ``failed`` says why it will not be delivered."""
+class Scheduled(BaseModel):
+    """An event that is put off."""
 
     id: str
     event_id: str
-    to: Sequence[str]
+    to: list[Address]
     type: str
-    data: msgspec.Raw
-    deliver_at: str
-    created_at: str
-    failed: str | None = None
+    data: Any
+    deliver_at: datetime
+    created_at: datetime
+    failed: str | None = Field(default=None, description="Why it will not be delivered, if it cannot be")
 
 
-class _Page(msgspec.Struct):
-    data: list[Scheduled]
-    next_cursor: str | None
-    has_more: bool
-
-
-@router.get("/v1/scheduled", operation_id="listScheduled", response_model=Listed)
+@router.get("/v1/scheduled", operation_id="listScheduled", response_model=Page[Scheduled])
 async def scheduled(key: Publisher, service: InService, after: After = "", limit: Limit = 100) -> Response:
     """List what this key has put off, by id; with the scope `admin`, what anyone has."""
     async with service.database.connection() as connection:
         rows = await pending.scheduled(connection, *_scope(key), _number(after), limit + 1)
     shown = [_scheduled(row) for row in rows[:limit]]
     more = len(rows) > limit
-    page = _Page(shown, shown[-1].id if more else None, more)
+    page = {"data": shown, "next_cursor": shown[-1]["id"] if more else None, "has_more": more}
     return Response(_encode(page), media_type="application/json")
 
 
@@ -75,8 +71,10 @@ def _number(after: str) -> int:
     return int(after or 0)
 
 
-def _scheduled(row: Any) -> Scheduled:
-    return Scheduled(
-        str(row["id"]), row["event_id"], row["addresses"], row["type"], msgspec.Raw(row["data"].encode()),
-        timestamp(row["due_at"]), timestamp(row["created_at"]), row["failed"],
-    )  # fmt: skip
+def _scheduled(row: Any) -> dict[str, Any]:
+    shown = {
+        "id": str(row["id"]), "event_id": row["event_id"], "to": row["addresses"], "type": row["type"],
+        "data": msgspec.Raw(row["data"].encode()), "deliver_at": timestamp(row["due_at"]),
+        "created_at": timestamp(row["created_at"]),
+    }  # fmt: skip
+    return shown if row["failed"] is None else {**shown, "failed": row["failed"]}
