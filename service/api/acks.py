@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.access import Listener, TokenFirst
-from service.api.fields import DeviceName, Whole
+from service.api.fields import WHOLE, DeviceName
 from service.api.problems import refused_with
 from service.api.service import InService
 from service.domain.addresses import check_text
@@ -23,7 +23,7 @@ class Ack(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     device: DeviceName = "default"
-    position: Annotated[Whole, Field(ge=0, le=FOREVER - 1)]
+    position: Annotated[int, Field(ge=0, lt=FOREVER), WHOLE]
 
 
 @router.post("/v1/ack", operation_id="acknowledge", status_code=204, responses=refused_with(NotFound))

@@ -56,7 +56,9 @@ def _rfc3339(value: Any) -> Any:
 
 # Pydantic by itself would take 0 for false, "7" for 7 and 0 for 1970; a query has nothing but strings.
 Flag = Annotated[bool, Strict()]
-Whole = Annotated[int, BeforeValidator(_number)]
+WHOLE: Final = BeforeValidator(_number)
+"""Stands behind a field's bounds: before them it would hide them from the description."""
+Whole = Annotated[int, WHOLE]
 Number = Annotated[float, Strict()]
 Instant = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 
@@ -66,5 +68,5 @@ Address = Annotated[str, WithJsonSchema(ADDRESS)]
 Pattern = Annotated[str, WithJsonSchema(PATTERN)]
 Position = Annotated[int, WithJsonSchema(POSITION)]
 DeviceName = Annotated[str, WithJsonSchema(DEVICE)]
-Bound = Annotated[Whole, Field(ge=0, le=FOREVER)]
+Bound = Annotated[int, Field(ge=0, le=FOREVER), WHOLE]
 """A position in a body; beyond the log's end is all there is."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.api.access import Acting, Admin, KeyFirst, Scope
 from service.api.admin import CLOSED_WITHIN, Id
-from service.api.fields import PLAIN, Instant, Number, Pattern, Whole
+from service.api.fields import PLAIN, WHOLE, Instant, Number, Pattern, Whole
 from service.api.lists import After, Limit, Page, listed
 from service.api.service import InService
 from service.auth.keys import generate
@@ -45,10 +45,10 @@ class KeyIn(BaseModel):
     rate: Annotated[Number, Field(ge=0.001, le=1_000_000)] | None = Field(
         default=None, description="Events a second; default: `TIDINGS_KEY_RATE`"
     )
-    burst: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
+    burst: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = Field(
         default=None, description="Events at once; default: a second's, and at least 1,000"
     )
-    quota: Annotated[Whole, Field(ge=1, le=2**53)] | None = Field(
+    quota: Annotated[int, Field(ge=1, le=2**53), WHOLE] | None = Field(
         default=None, description="Events a day (UTC); default: any"
     )
 

@@ -7,9 +7,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, Field
+from starlette.routing import Match
+from starlette.types import Scope
 
 from service.api import fields
 from service.api.access import KeyFirst, Reader
+from service.api.ingest import BATCH
 from service.api.lists import After, Limit, Page, listed
 from service.api.rooms import Event
 from service.api.service import InService, Service
@@ -21,9 +24,18 @@ from service.domain.recent import FOREVER
 from service.store import log, receipts
 from service.stream.receipts import MAX_SECONDS
 
-router = APIRouter(tags=["events"], route_class=KeyFirst)
 
-Position = Annotated[int, Path(ge=1, lt=FOREVER)]
+class OfEvents(KeyFirst):
+    """Leaves the address of batches to those: ``batch`` is no position."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match what stands below ``/v1/events``."""
+        return (Match.NONE, {}) if scope["path"] == BATCH else super().matches(scope)
+
+
+router = APIRouter(tags=["events"], route_class=OfEvents)
+
+Position = Annotated[int, Path(ge=1, lt=FOREVER, examples=[7])]
 
 
 class EventDetail(Event):

@@ -4,21 +4,22 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from service.api.access import KeyFirst, Publisher
 from service.api.fields import Address
-from service.api.lists import After, Limit, Page
+from service.api.lists import Limit, Page
 from service.api.service import InService
 from service.auth.keys import ApiKey
-from service.domain.errors import Invalid, NotFound
+from service.domain.errors import NotFound
 from service.store import pending
 from service.store.log import timestamp
 
 router = APIRouter(tags=["events"], route_class=KeyFirst)
 
 MAX_ID = 2**63 - 1
+After = Annotated[str, Query(pattern="^[0-9]{0,18}$", description="`next_cursor` of the page before")]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -39,7 +40,7 @@ class Scheduled(BaseModel):
 async def scheduled(key: Publisher, service: InService, after: After = "", limit: Limit = 100) -> Response:
     """List what this key has put off, by id; with the scope `admin`, what anyone has."""
     async with service.database.connection() as connection:
-        rows = await pending.scheduled(connection, *_scope(key), _number(after), limit + 1)
+        rows = await pending.scheduled(connection, *_scope(key), int(after or 0), limit + 1)
     shown = [_scheduled(row) for row in rows[:limit]]
     more = len(rows) > limit
     page = {"data": shown, "next_cursor": shown[-1]["id"] if more else None, "has_more": more}
@@ -48,7 +49,7 @@ async def scheduled(key: Publisher, service: InService, after: After = "", limit
 
 @router.delete("/v1/scheduled/{id}", operation_id="cancelScheduled", status_code=204)
 async def cancel(
-    id: Annotated[int, Path(ge=1, le=MAX_ID)],  # noqa: A002 - the field's name
+    id: Annotated[int, Path(ge=1, le=MAX_ID, examples=[12])],  # noqa: A002 - the field's name
     key: Publisher,
     service: InService,
 ) -> None:
@@ -63,12 +64,6 @@ def _scope(key: ApiKey) -> tuple[str | None, list[str] | None]:
     """Return whose events the key may see, and to which addresses; None is any."""
     producer = None if "admin" in key.scopes else f"key:{key.id}"
     return producer, None if key.addresses is None else list(key.addresses)
-
-
-def _number(after: str) -> int:
-    if after and not (after.isascii() and after.isdigit() and int(after) <= MAX_ID):
-        raise Invalid("must be the `next_cursor` of a page", "#/after")
-    return int(after or 0)
 
 
 def _scheduled(row: Any) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from datetime import datetime
 
 from fastapi import APIRouter
 from pydantic import BaseModel
+from starlette.routing import Match
+from starlette.types import Scope
 
 from service.api.access import Acting, Admin, KeyFirst
 from service.api.admin import Closed, carried_out, until_now
@@ -13,7 +15,17 @@ from service.api.service import InService
 from service.domain.addresses import check_user
 from service.store import erasure
 
-router = APIRouter(tags=["admin"], route_class=KeyFirst)
+
+class OfUsers(KeyFirst):
+    """Takes a name with slashes only if they are escaped: else ``alice/devices`` would be a user to erase."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match by the address as it was sent."""
+        below = scope["raw_path"].partition(b"/users/")[2]
+        return (Match.NONE, {}) if b"/" in below else super().matches(scope)
+
+
+router = APIRouter(tags=["admin"], route_class=OfUsers)
 
 
 @router.delete("/v1/users/{user:path}", operation_id="eraseUser", status_code=202)
