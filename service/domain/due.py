@@ -7,10 +7,13 @@
 - What somebody is excluded from does not exist for them.
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Mapping, Reversible, Sequence
 from typing import NamedTuple
 
 from service.domain.events import Entry
+
+Key = tuple[str, str]
+"""An address, and a collapse key there."""
 
 
 class Reader(NamedTuple):
@@ -31,31 +34,31 @@ class Reader(NamedTuple):
 
 def still_due(entries: Sequence[Entry], reader: Reader, recalled: Container[int]) -> Sequence[Entry]:
     """Return what of a page goes out when it is written; between that and its reading time has passed."""
-    if recalled:
-        return [entry for entry in entries if reader.may_get(entry, recalled)]
     return [
         entry
         for entry in entries
-        if not (entry.exclude or entry.expires_at is not None) or reader.may_get(entry, recalled)
+        if not (entry.exclude or entry.expires_at is not None or entry.position in recalled)
+        or reader.may_get(entry, recalled)  # for the few, since a call costs more than all of the above
     ]
 
 
 def without_replaced(
-    entries: Sequence[Entry], newest_first: Callable[[Entry], Iterable[Entry]], gets: Callable[[Entry], bool]
+    entries: Sequence[Entry], keyed: Mapping[Key, Reversible[Entry]], gets: Callable[[Entry], bool]
 ) -> Sequence[Entry]:
     """Return the entries but for those that a newer one replaces.
 
-    ``newest_first`` yields all of an entry's address and collapse key within the replay, and ``gets``
-    tells whether the reader gets one of them.
+    ``keyed`` has all there are of an address and collapse key, in order, and ``gets`` tells whether the
+    reader gets one of them in this replay.
     """
-    newest: dict[tuple[str, str], int] = {}
+    newest: dict[Key, int] = {}
 
-    def replaced(entry: Entry) -> bool:
-        if entry.collapse_key is None:
-            return False
-        lane = entry.address, entry.collapse_key
-        if lane not in newest:
-            newest[lane] = next((e.position for e in newest_first(entry) if gets(e)), 0)
-        return newest[lane] > entry.position
+    def replaced(position: int, key: Key) -> bool:
+        if key not in newest:
+            newest[key] = next((entry.position for entry in reversed(keyed[key]) if gets(entry)), 0)
+        return newest[key] > position
 
-    return [entry for entry in entries if not replaced(entry)]
+    return [
+        entry
+        for entry in entries
+        if entry.collapse_key is None or not replaced(entry.position, (entry.address, entry.collapse_key))
+    ]

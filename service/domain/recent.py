@@ -5,10 +5,10 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain
 from operator import attrgetter
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple
 
 from service.domain.addresses import CONTROL
-from service.domain.due import Reader, without_replaced
+from service.domain.due import Key, Reader, without_replaced
 from service.domain.events import Entry
 
 POSITION = attrgetter("position")
@@ -97,7 +97,7 @@ class Recent:
         self._limit = limit
         self._entries: deque[Entry] = deque()
         self._lanes: dict[str, _Lane] = {}
-        self._keyed: dict[tuple[str, str], deque[Entry]] = {}
+        self._keyed: dict[Key, deque[Entry]] = {}
 
     def extend(self, entries: Iterable[Entry]) -> None:
         """Take what comes next in the log, and let the oldest go beyond the limit."""
@@ -175,11 +175,8 @@ class Recent:
     def _without_replaced(
         self, entries: Sequence[Entry], upto: int, intervals: Sequence[Interval], reader: Reader
     ) -> Sequence[Entry]:
-        def newest_first(entry: Entry) -> Iterable[Entry]:
-            return reversed(self._keyed[entry.address, cast("str", entry.collapse_key)])
-
         def gets(entry: Entry) -> bool:
             entitled = any(interval.holds(entry) for interval in intervals)
             return entry.position <= upto and entitled and reader.may_get(entry, self.recalled)
 
-        return without_replaced(entries, newest_first, gets)
+        return without_replaced(entries, self._keyed, gets)

@@ -33,7 +33,8 @@ order by position limit $3
 #
 # Each address is read by the index of addresses, whatever the statistics say: rows compared as a whole
 # fit no other, nor does the order. By the key, which is the position alone, an address with little in
-# it would cost a walk over everybody's. The position by itself spares the partitions before it.
+# it would cost a walk over everybody's. The lower bound by itself spares the partitions before it; with
+# the upper one too the planner takes the range to be narrow, and walks it (65 s instead of 1.5 ms).
 #
 # What is left out comes as a row without an entry, so a page goes on after it: ``domain.due`` is the rule.
 PAGE: Final = f"""

@@ -124,17 +124,18 @@ async def test_a_token_cannot_be_minted_before_a_revocation_that_is_yet_to_come(
 
 
 async def test_a_limited_key_reads_and_grants_no_more_than_it_has(server: Server) -> None:
-    order = {"name": "k", "scopes": ["publish", "read", "tokens"], "addresses": ["room:a*"]}
+    order = {"name": "k", "scopes": ["publish", "read", "tokens"], "addresses": ["room:a*", "user:alice"]}
     key = (await server.http.post("/v1/keys", json=order)).json()["key"]
     async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as http:
         for path, status in (
             ("/v1/rooms/a1/events", 200), ("/v1/rooms/b/events", 403), ("/v1/rooms/b/members", 403),
-            ("/v1/users/alice/rooms", 403),
+            ("/v1/users/bob/rooms", 403),
         ):  # fmt: skip
             assert (await http.get(path)).status_code == status, path
         for publish, status in ((["room:a*"], 201), (["room:a1"], 201), (["room:*"], 403), (["*"], 403)):
             order = {"user": "alice", "publish": publish}
             assert (await http.post("/v1/tokens", json=order)).status_code == status, publish
+        assert (await http.post("/v1/tokens", json={"user": "bob"})).status_code == 403
         assert (await http.put("/v1/rooms/b/members/alice")).status_code == 403
 
 

@@ -172,8 +172,8 @@ def test_what_is_at_or_below_the_retention_floor_is_let_go() -> None:
     recent.trim(BASE)
     assert (recent.base, recent.bytes) == (BASE, weight)
     recent.trim(BASE + 3)
-    assert recent.page(BASE + 2, BASE + 9, [Interval("everyone")], 9) is None
-    page = recent.page(BASE + 3, BASE + 9, [Interval("everyone")], 9)
+    assert recent.page(BASE + 2, BASE + 9, [Interval("everyone")], 9, READER) is None
+    page = recent.page(BASE + 3, BASE + 9, [Interval("everyone")], 9, READER)
     assert page is not None
     assert [entry.position for entry in page.entries] == [BASE + 4]
     assert recent.bytes == weight / 3
