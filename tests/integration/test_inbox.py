@@ -365,9 +365,10 @@ async def test_who_counts_or_marks_nothing_new_waits_for_no_append(
 
 
 async def test_every_count_is_right_at_its_position_whatever_happens_at_once(
-    server: Server, db: asyncpg.Connection
+    start: Start, db: asyncpg.Connection
 ) -> None:
     """Two devices mark while events come; afterwards the log itself tells what each count had to be."""
+    server = await start(user_rate=0)
     alice = Owner(server, "alice")
     assert await alice.page() == []
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from service.domain.due import Reader
 from service.domain.recent import FOREVER, Interval
 from service.domain.retention import SPAN, Keep
 from service.store import log, retention
@@ -199,11 +201,12 @@ async def test_nothing_that_is_appended_meanwhile_is_lost_and_no_hole_is_silent(
         seen: list[int] = []
         gaps: list[tuple[int, int]] = []
         at, done = 0, False
+        reader = Reader("alice", "phone", time.time())
         while not done:
             done = writers.done()
             head = await db.fetchval("select tidings.head()")
             assert head >= at
-            page = await log.page(db, at, head, [Interval("everyone", 0, FOREVER)], 20)
+            page = await log.page(db, at, head, [Interval("everyone", 0, FOREVER)], 20, reader)
             if page.gap is not None:
                 gaps.append((page.gap.after, page.gap.upto))
             assert all(e.position > (page.gap.upto if page.gap else at) for e in page.entries)
