@@ -148,7 +148,7 @@ _AWAITED: Final = {
     "properties": {
         "events": _EVENTS,
         "received": _RECEIPT,
-        "waited": {"const": False, "description": "There if nobody could wait: nothing is known"},
+        "waited": {"type": "boolean", "description": "`false` if nobody could wait: nothing is known"},
     },
 }
 
