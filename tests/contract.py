@@ -78,6 +78,12 @@ async def check(response: httpx.Response) -> None:
     described = resolved(operation["responses"][told])
     required = {header for header, of in described["headers"].items() if resolved(of).get("required")}
     assert not [header for header in required if header not in response.headers], f"{name} {told}"
+    if response.is_success:
+        ours = {header for header in description()["components"]["headers"] if header in response.headers}
+        for header in ours:
+            assert header in described["headers"], f"{name} {told}: {header}"
+            schema = resolved(described["headers"][header])["schema"]
+            assert fits(schema, response.headers[header]) == [], f"{name} {told}: {header}"
     if "content" not in described:
         return
     kind = response.headers["content-type"].partition(";")[0]

@@ -6,6 +6,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.access import Listener, TokenFirst
+from service.api.fields import WHOLE, DeviceName
+from service.api.problems import refused_with
 from service.api.service import InService
 from service.domain.addresses import check_text
 from service.domain.errors import NotFound
@@ -20,13 +22,16 @@ class Ack(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    device: str = "default"
-    position: Annotated[int, Field(ge=0, lt=FOREVER)]
+    device: DeviceName = "default"
+    position: Annotated[int, Field(ge=0, lt=FOREVER), WHOLE]
 
 
-@router.post("/v1/ack", operation_id="acknowledge", status_code=204)
+@router.post("/v1/ack", operation_id="acknowledge", status_code=204, responses=refused_with(NotFound))
 async def acknowledge(ack: Ack, client: Listener, service: InService) -> None:
-    """Move the device's cursor forward, at most to what it has been sent here, or else to the head."""
+    """Move a device's cursor forward.
+
+    At most to what has been sent to its connections here, or else to the head.
+    """
     device = check_text(ack.device, 128, "#/device")
     users = service.follower.hub.users
     here = [c for c in users.get(client.user, ()) if c.device == device and c.begun]

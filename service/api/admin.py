@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from service.api.access import Acting, Admin, KeyFirst
-from service.api.fields import Flag, Position, UserId, Whole
+from service.api.fields import Bound, Flag, Position, UserId
 from service.api.lists import After, Limit, Page, listed
 from service.api.service import InService, Service
 from service.domain.addresses import check_user
@@ -44,7 +44,7 @@ class RevocationIn(BaseModel):
 
     jti: str | None = Field(default=None, min_length=1, max_length=256)
     user: UserId | None = None
-    issued_before: Annotated[Whole, Field(ge=0, le=2**53)] | None = Field(
+    issued_before: Bound | None = Field(
         default=None, description="Seconds since the epoch, inclusive; default: now"
     )
     ban: Flag = Field(default=False, description="Every token, also those issued later")

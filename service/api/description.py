@@ -23,17 +23,21 @@ from service.domain.problems import CONTENT_TYPE, problem_body, status_of
 Schema = dict[str, Any]
 
 ABOUT: Final = """\
-Events come in over HTTP, are committed to PostgreSQL, pushed over a WebSocket, and replayed until they are
-received.
+Events come in over HTTP, are committed to PostgreSQL, pushed over a WebSocket or a stream, and replayed until
+they are received.
 
 Errors are problems (RFC 9457): go by their `code`. Every response has an `X-Request-Id`. What the WebSocket
-says is described by the AsyncAPI document beside this one."""
+(`/v1/ws`) and the stream of Server-Sent Events (`/v1/stream`) say is described by the AsyncAPI document
+beside this one."""
 
 TAGS: Final = {
-    "events": "Sending events",
+    "events": "Sending events, looking at them, taking them back",
     "tokens": "Tokens for clients",
     "rooms": "Who is in a room, and what was said there",
-    "admin": "Revocations, connections and API keys",
+    "inbox": "What was sent to a user, read or not",
+    "clients": "What a client says besides its stream",
+    "devices": "How far a user's devices have got",
+    "admin": "Revocations, connections, API keys, erasures and the audit log",
     "operations": "For whoever runs it",
 }
 
@@ -71,6 +75,18 @@ HEADERS: Final = {
     "Idempotent-Replayed": {
         "description": "`true` where an `id` had been accepted before: these are the original's positions",
         "schema": {"type": "string", "enum": ["true"]},
+    },
+    "Link": {
+        "description": "Where the next page is, if there is one (RFC 8288)",
+        "schema": {"type": "string", "pattern": '^<[^>]+>; rel="next"$'},
+    },
+    "RateLimit-Policy": {
+        "description": "What limits the caller, if anything does: `q` events in `w` seconds",
+        "schema": {"type": "string", "examples": ['"events";q=1000;w=20']},
+    },
+    "RateLimit": {
+        "description": "Where the caller stands: `r` events at once, and in `t` seconds all of them again",
+        "schema": {"type": "string", "examples": ['"events";r=999;t=1']},
     },
 }  # fmt: skip
 
@@ -110,7 +126,11 @@ PROBLEM: Final = {
     },
 }  # fmt: skip
 
-_RETRIED: Final = {401: "WWW-Authenticate", 409: "Retry-After", 429: "Retry-After", 503: "Retry-After"}
+_STANDING: Final = ("RateLimit-Policy", "RateLimit")
+_RETRIED: Final = {
+    401: ("WWW-Authenticate",), 409: ("Retry-After",), 503: ("Retry-After",),
+    429: ("Retry-After", *_STANDING),
+}  # fmt: skip
 """What a refusal's headers tell of the next try, by status."""
 _NAMES: Final = {status_of(kind("")): kind.__name__ for kind in kinds()}
 """How the refusals of a status are called: as the most general one, which stands last."""
@@ -149,9 +169,9 @@ def _number(text: str) -> float:
 
 def _complete(path: str, operation: Schema) -> None:
     """Add what follows from rules to one operation."""
-    told = operation["description"]
-    operation["summary"] = re.split(r"[.:;](?:\s|$)", told, maxsplit=1)[0]
-    operation["description"] = told + _scopes(operation)
+    about = operation["description"]
+    operation["summary"] = re.split(r"[.:;](?:\s|$)", about, maxsplit=1)[0]
+    operation["description"] = about + _scopes(operation)
     answers = {s: r for s, r in operation["responses"].items() if int(s) < 400}
     own = {int(status) for status in operation["responses"].keys() - answers.keys()} - {422}
     operation["responses"] = answers | {
@@ -159,10 +179,11 @@ def _complete(path: str, operation: Schema) -> None:
         for status in sorted(own | set(_usual(path, operation)))
     }
     name = operation["operationId"]
+    told = ("X-Request-Id", *(_STANDING if 429 in own else ()))
     for status, answer in answers.items():
         if answer["description"] == "Successful Response":  # FastAPI's, where a route says nothing
             answer["description"] = "Done"
-        answer["headers"] = answer.get("headers", {}) | _header("X-Request-Id")
+        answer["headers"] = answer.get("headers", {}) | _header(*told)
         for media in answer.get("content", {}).values():
             media["examples"] = _shown(ANSWERED, f"{name} {status}", name)
     for kind, media in operation.get("requestBody", {}).get("content", {}).items():
@@ -218,7 +239,7 @@ def _responses() -> Iterator[tuple[str, Schema]]:
             _NAMES[status],
             {
                 "description": [*examples.values()][-1]["value"]["title"],
-                "headers": _header("X-Request-Id", *filter(None, [_RETRIED.get(status)])),
+                "headers": _header("X-Request-Id", *_RETRIED.get(status, ())),
                 "content": {CONTENT_TYPE: media},
             },
         )

@@ -36,6 +36,7 @@ _REVOCATION: Final = {
 _KEY: Final = {
     "id": "3384a1506e98bf8d", "name": "shop", "scopes": ["publish"], "addresses": ["user:*"],
     "created_at": "2026-11-24T03:09:48.901Z", "expires_at": None, "last_used_at": None,
+    "former_until": None, "rate": 50.0, "burst": 1000, "quota": 100_000,
 }  # fmt: skip
 _CLOSED: Final = {"id": _REVOCATION["id"], "position": 13, "closed": 1, "complete": True}
 _JOINED: Final = {"room": "orders", "user": "alice", "member": True, "position": 10}
@@ -70,7 +71,14 @@ ASKED: Final[dict[str, Examples]] = {
         "user": {"user": "mallory"},
         "ban": {"user": "mallory", "ban": True},
     },
-    "createKey": {"producer": {"name": "shop", "scopes": ["publish"], "addresses": ["user:*"]}},
+    "createKey": {
+        "producer": {"name": "shop", "scopes": ["publish"], "addresses": ["user:*"]},
+        "limited": {"name": "shop", "scopes": ["publish"], "rate": 50, "burst": 1000, "quota": 100_000},
+        "admin": {"name": "ops", "scopes": ["admin"], "expires_at": "2027-11-24T00:00:00Z"},
+    },
+    "rotateKey": {"usual": {}, "at once": {"overlap": 0}},
+    "markRead": {"everything": {"up_to": 7}, "some": {"positions": [2, 6]}},
+    "acknowledge": {"stream": {"device": "tv", "position": 7}},
 }  # fmt: skip
 
 ANSWERED: Final[dict[str, Examples]] = {
@@ -82,6 +90,11 @@ ANSWERED: Final[dict[str, Examples]] = {
         "put off": {"events": [{
             "scheduled": "12", "to": "user:alice", "id": "12", "deliver_at": "2026-12-24T18:00:00.000Z",
         }]},
+        "received": {
+            "events": [_placed(8, "user:alice", "8")],
+            "received": {"user": "alice", "device": "laptop", "position": 8, "after_ms": 34},
+        },
+        "not received": {"events": [_placed(9, "user:bob", "9")], "received": None},
     },
     "publishEvents 200": {"tried": {"events": [{"to": "user:alice"}]}},
     "publishEvents 207": {"partly": {"results": [
@@ -100,6 +113,40 @@ ANSWERED: Final[dict[str, Examples]] = {
     ]},
     "listMembers": {"page": _page({"user": "alice", "source": "api", "since": 10})},
     "listRooms": {"page": _page({"room": "orders", "source": "client", "since": 10})},
+    "getEvent": {"recalled": {**_ENTRY, "recalled": 9, "collapse_key": "greeting"}},
+    "recallEvent": {"taken back": {"position": 9, "recalled": 7}},
+    "listDeliveries": {"page": {**_page(
+        {"user": "alice", "device": "laptop", "state": "received", "read": True},
+        {"user": "alice", "device": "tv", "state": "skipped", "reason": "excluded", "read": True},
+    ), "counts": {"received": 1, "pending": 0, "skipped": 1, "unknown": 0}}},
+    "listScheduled": {"page": _page({
+        "id": "12", "event_id": "12", "to": ["user:alice"], "type": "reminder", "data": {"order": 17},
+        "deliver_at": "2026-12-24T18:00:00.000Z", "created_at": "2026-11-24T03:09:49.377Z",
+    })},
+    "listInbox": {"page": _page(
+        {**_ENTRY, "to": "user:alice", "event": "direct_message", "from": "bob", "read": False},
+        next_cursor="7",
+    )},
+    "markRead": {"all": {"unread": 0, "position": 11}, "nothing new": {"unread": 0, "position": None}},
+    "countUnread": {
+        "counted": {"unread": 3, "position": 17},
+        "at least": {"unread": 1000, "more": True, "position": 4017},
+    },
+    "listDevices": {"page": _page({
+        "device": "laptop", "start": 0, "cursor": 13, "lag": 4, "behind": 2,
+        "seen_at": "2026-11-24T03:09:47Z", "connected": True,
+    })},
+    "eraseUser": {"begun": _CLOSED},
+    "listErasures": {"page": _page({"user": "alice", "requested_at": "2026-11-25T19:37:58.985836Z"})},
+    "rotateKey": {"shown once": {
+        "id": _KEY["id"], "key": "tk_3384a1506e98bf8d_another-secret",
+        "former_until": "2026-11-25T03:09:48.901Z",
+    }},
+    "listAudit": {"page": _page({
+        "id": 5, "at": "2026-11-25T19:35:40.584144Z", "actor": "admin", "action": "key.rotate",
+        "subject": _KEY["id"], "request_id": "fdd3d178ea789cd148c31672d0477efe",
+        "detail": {"overlap": 43200},
+    }, next_cursor="5")},
     "listRoomEvents": {"page": _page(_ENTRY, next_cursor="7")},
     "revoke": {"one": _CLOSED},
     "listRevocations": {"page": _page(_REVOCATION)},

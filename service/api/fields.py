@@ -5,7 +5,9 @@ So each rule is enforced in one place, with one message, and the description onl
 
 from typing import Annotated, Any, Final
 
-from pydantic import AwareDatetime, BeforeValidator, Strict, WithJsonSchema
+from pydantic import AwareDatetime, BeforeValidator, Field, Strict, WithJsonSchema
+
+from service.domain.recent import FOREVER
 
 # ECMA-262, as JSON Schema wants it (draft 2020-12 §6.4)
 _ROOM: Final = "[A-Za-z0-9_.:-]{1,128}"
@@ -37,6 +39,7 @@ PATTERN: Final = {
     "examples": ["orders.*"],
 }
 POSITION: Final = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
+DEVICE: Final = text(128, examples=["laptop"])
 
 
 def _number(value: Any) -> Any:
@@ -53,10 +56,17 @@ def _rfc3339(value: Any) -> Any:
 
 # Pydantic by itself would take 0 for false, "7" for 7 and 0 for 1970; a query has nothing but strings.
 Flag = Annotated[bool, Strict()]
-Whole = Annotated[int, BeforeValidator(_number)]
+WHOLE: Final = BeforeValidator(_number)
+"""Stands behind a field's bounds: before them it would hide them from the description."""
+Whole = Annotated[int, WHOLE]
+Number = Annotated[float, Strict()]
 Instant = Annotated[AwareDatetime, BeforeValidator(_rfc3339)]
 
 RoomName = Annotated[str, WithJsonSchema(ROOM)]
 UserId = Annotated[str, WithJsonSchema(USER)]
+Address = Annotated[str, WithJsonSchema(ADDRESS)]
 Pattern = Annotated[str, WithJsonSchema(PATTERN)]
 Position = Annotated[int, WithJsonSchema(POSITION)]
+DeviceName = Annotated[str, WithJsonSchema(DEVICE)]
+Bound = Annotated[int, Field(ge=0, le=FOREVER), WHOLE]
+"""A position in a body; beyond the log's end is all there is."""

@@ -1,13 +1,15 @@
 """A client's inbox: what was addressed to its user and to everyone, read or not."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.api.access import Client, TokenFirst
-from service.api.lists import Bound, Limit, Listed
+from service.api.fields import Bound, Pattern, Position
+from service.api.lists import Limit, Page
 from service.api.problems import refused_with
+from service.api.rooms import Event
 from service.api.service import InService
 from service.domain.addresses import check_pattern
 from service.domain.errors import RateLimited
@@ -19,16 +21,18 @@ router = APIRouter(
     prefix="/v1/inbox", tags=["inbox"], route_class=TokenFirst, responses=refused_with(RateLimited)
 )
 
-Position = Annotated[int, Field(strict=True, ge=0, le=FOREVER)]
-
 
 class ReadIn(BaseModel):
     """What has been read: everything up to a position, or single events."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={
+        "if": {"required": ["up_to"], "properties": {"up_to": {"type": "integer"}}},
+        "then": {"properties": {"positions": {"type": "null"}}},
+        "else": {"required": ["positions"], "properties": {"positions": {"type": "array"}}},
+    })  # fmt: skip
 
-    up_to: Position | None = Field(default=None, description="Beyond the end of the log: all there is")
-    positions: list[Position] | None = Field(default=None, min_length=1, max_length=1000)
+    up_to: Bound | None = Field(default=None, description="Beyond the end of the log: all there is")
+    positions: list[Bound] | None = Field(default=None, min_length=1, max_length=1000)
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -42,18 +46,30 @@ class Badge(BaseModel):
 
     unread: int
     more: bool = False
-    position: int | None
+    position: Position | None
 
 
-@router.get("", operation_id="listInbox", response_model=Listed)
+class InboxEvent(Event):
+    """An event, and whether the user has read it."""
+
+    read: bool
+
+
+LIMITED: Final = refused_with(RateLimited)
+NEXT: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"headers": {"Link": {"$ref": "#/components/headers/Link"}}}
+}
+
+
+@router.get("", operation_id="listInbox", response_model=Page[InboxEvent], responses=NEXT | LIMITED)
 async def page(
     request: Request,
     client: Client,
     service: InService,
-    after: Bound = None,
-    before: Bound = None,
+    after: Bound | None = None,
+    before: Bound | None = None,
     limit: Limit = 100,
-    pattern: Annotated[str, Query(alias="type", description="A type, or its beginning and a `*`")] = "*",
+    pattern: Annotated[Pattern, Query(alias="type", description="A type, or its beginning and a `*`")] = "*",
     order: Annotated[
         Literal["newest", "oldest"] | None,
         Query(description="Default: `newest`, or `oldest` where only `after` is given"),
@@ -75,7 +91,7 @@ async def page(
     return Response(inbox_list(found.items, cursor), headers=headers, media_type="application/json")
 
 
-@router.post("/read", operation_id="markRead", response_model_exclude_defaults=True)
+@router.post("/read", operation_id="markRead", response_model_exclude_defaults=True, responses=LIMITED)
 async def mark_read(order: ReadIn, client: Client, service: InService) -> Badge:
     """Mark events as read; the user's devices are told. Doing so again changes nothing.
 
@@ -90,7 +106,7 @@ async def mark_read(order: ReadIn, client: Client, service: InService) -> Badge:
     return Badge(**count._asdict())
 
 
-@router.get("/unread", operation_id="countUnread", response_model_exclude_defaults=True)
+@router.get("/unread", operation_id="countUnread", response_model_exclude_defaults=True, responses=LIMITED)
 async def unread(client: Client, service: InService) -> Badge:
     """Count the unread events up to `position`, where the log ends just now."""
     async with service.database.connection() as connection:

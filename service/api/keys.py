@@ -4,11 +4,12 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Body
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.api.access import Acting, Admin, KeyFirst, Scope
 from service.api.admin import CLOSED_WITHIN, Id
-from service.api.lists import After, Limit, Listed, listed
+from service.api.fields import PLAIN, WHOLE, Instant, Number, Pattern, Whole
+from service.api.lists import After, Limit, Page, listed
 from service.api.service import InService
 from service.auth.keys import generate
 from service.domain.addresses import Patterns
@@ -24,24 +25,32 @@ DAY: Final = 86_400
 class KeyIn(BaseModel):
     """A new API key."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"allOf": [
+        {
+            "if": {"properties": {"scopes": {"contains": {"const": "admin"}}}},
+            "then": {"properties": {"addresses": {"type": "null"}}},
+        },
+        {
+            "if": {"required": ["burst"], "properties": {"burst": {"type": "integer"}}},
+            "then": {"required": ["rate"], "properties": {"rate": {"type": "number"}}},
+        },
+    ]})  # fmt: skip
 
-    name: str = Field(min_length=1, max_length=128)
+    name: str = Field(min_length=1, max_length=128, pattern=PLAIN)
     scopes: list[Scope] = Field(min_length=1)
-    addresses: list[str] | None = Field(
+    addresses: list[Pattern] | None = Field(
         default=None, max_length=100, description="Patterns of what it may reach; default: any"
     )
-    expires_at: AwareDatetime | None = None
-    rate: float | None = Field(
-        default=None, ge=0.001, le=1_000_000, description="Events a second; default: `TIDINGS_KEY_RATE`"
+    expires_at: Instant | None = None
+    rate: Annotated[Number, Field(ge=0.001, le=1_000_000)] | None = Field(
+        default=None, description="Events a second; default: `TIDINGS_KEY_RATE`"
     )
-    burst: int | None = Field(
-        default=None,
-        ge=1,
-        le=1_000_000,
-        description="Events at once; default: a second's, and at least 1,000",
+    burst: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = Field(
+        default=None, description="Events at once; default: a second's, and at least 1,000"
     )
-    quota: int | None = Field(default=None, ge=1, le=2**53, description="Events a day (UTC); default: any")
+    quota: Annotated[int, Field(ge=1, le=2**53), WHOLE] | None = Field(
+        default=None, description="Events a day (UTC); default: any"
+    )
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -68,7 +77,7 @@ class RotationIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap: int = Field(
+    overlap: Whole = Field(
         default=DAY, ge=0, le=30 * DAY, description="Seconds for which the former secret stays good"
     )
 
@@ -77,6 +86,22 @@ class RotatedOut(KeyOut):
     """A key with another secret. The one that it had is good until `former_until`, if at all."""
 
     former_until: datetime | None
+
+
+class Key(BaseModel):
+    """An API key without its secrets; the former one is good until `former_until`, if at all."""
+
+    id: str
+    name: str
+    scopes: list[Scope]
+    addresses: list[Pattern] | None
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    former_until: datetime | None
+    rate: float | None
+    burst: int | None
+    quota: int | None
 
 
 @router.post("/v1/keys", operation_id="createKey", status_code=201)
@@ -95,7 +120,7 @@ async def create(order: KeyIn, by: Acting, service: InService) -> KeyOut:
 
 
 @router.get("/v1/keys", operation_id="listKeys")
-async def list_(_: Admin, service: InService, after: After = "", limit: Limit = 100) -> Listed:
+async def list_(_: Admin, service: InService, after: After = "", limit: Limit = 100) -> Page[Key]:
     """List the API keys, without their secrets."""
     rows = await keys.list_keys(service.database, after, limit + 1)
     used = service.keyring.last_used

@@ -6,13 +6,11 @@ from typing import Annotated, Any, Generic, TypeVar
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict
 
-from service.api.fields import PLAIN
-from service.domain.recent import FOREVER
-
 Limit = Annotated[int, Query(ge=1, le=1000)]
-Bound = Annotated[int | None, Query(ge=0, le=FOREVER)]
-"""A position or number that a list goes up to, or on from; neither is in it."""
-After = Annotated[str, Query(max_length=512, pattern=PLAIN, description="`next_cursor` of the page before")]
+# PostgreSQL's text has no NUL; other controls a cursor may have.
+After = Annotated[
+    str, Query(max_length=512, pattern=r"^[^\x00]*$", description="`next_cursor` of the page before")
+]
 Row = TypeVar("Row")
 Item = TypeVar("Item")
 
@@ -25,9 +23,6 @@ class Page(BaseModel, Generic[Item]):
     data: list[Item]
     next_cursor: str | None = None
     has_more: bool = False
-
-
-Listed = Page[dict[str, Any]]
 
 
 def listed(

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from service.api.fields import ADDRESS, POSITION, USER, text
+from service.api.fields import ADDRESS, DEVICE, POSITION, USER, text
 from service.api.ingest import MAX_KEY
 from service.domain.cloudevents import BATCHED, MAX_SOURCE, STRUCTURED
 from service.domain.publication import (
@@ -14,6 +14,7 @@ from service.domain.publication import (
     MAX_TYPE,
     MAX_UNDELIVERED_AFTER,
 )  # fmt: skip
+from service.stream.receipts import MAX_SECONDS
 
 _OPTIONAL: Final = ["string", "null"]
 _INSTANT: Final = {"type": "string", "format": "date-time"}
@@ -51,7 +52,7 @@ _EVENT: Final = {
                        "description": "It comes into the log then, at most 90 days from now"},
         "ephemeral": {"type": "boolean", "description": (
             "Passed on to who is connected just now, and not stored. It excludes `ttl`, `collapse_key`, "
-            "`deliver_at` and `undelivered_after`"
+            "`deliver_at`, `undelivered_after` and `undelivered_unless`"
         )},
         "undelivered_after": _seconds(MAX_UNDELIVERED_AFTER, (
             "Seconds after which a callback is made unless it was delivered; only to users, and where a "
@@ -133,6 +134,24 @@ _ACCEPTED: Final = {
     "properties": {"events": _EVENTS},
 }
 
+_RECEIPT: Final = {
+    "type": ["object", "null"],
+    "description": "With `wait`: the first device that has received it, and after how many milliseconds",
+    "required": ["user", "device", "position", "after_ms"],
+    "properties": {
+        "user": USER, "device": DEVICE, "position": POSITION, "after_ms": {"type": "integer", "minimum": 0},
+    },
+}  # fmt: skip
+
+_AWAITED: Final = {
+    **_ACCEPTED,
+    "properties": {
+        "events": _EVENTS,
+        "received": _RECEIPT,
+        "waited": {"type": "boolean", "description": "`false` if nobody could wait: nothing is known"},
+    },
+}
+
 _JUDGED: Final = {
     "type": "object",
     "description": "What became of each event, in their order",
@@ -150,13 +169,19 @@ _JUDGED: Final = {
 
 SCHEMAS: Final = {
     "NewEvent": _EVENT, "NewEventBatch": _BATCH, "CloudEvent": _CLOUD_EVENT, "Placed": _PLACED,
-    "PutOff": _PUT_OFF, "PassedOn": _PASSED_ON, "Accepted": _ACCEPTED, "Judged": _JUDGED,
+    "PutOff": _PUT_OFF, "PassedOn": _PASSED_ON, "Accepted": _ACCEPTED, "AcceptedEvent": _AWAITED,
+    "Judged": _JUDGED,
 }  # fmt: skip
 
 _ONCE: Final = {
     "name": "Idempotency-Key", "in": "header", "required": False,
     "description": "Makes the request safe to repeat: a repeat gets the original's answer",
     "schema": {"type": "string", "pattern": f"^[!-~]([ -~]{{0,{MAX_KEY - 2}}}[!-~])?$"},
+}  # fmt: skip
+_WAIT: Final = {
+    "name": "wait", "in": "query", "required": False,
+    "description": "Seconds to wait for the first device that has received it",
+    "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": int(MAX_SECONDS)},
 }  # fmt: skip
 _REPLAYED: Final = {"Idempotent-Replayed": {"$ref": "#/components/headers/Idempotent-Replayed"}}
 
@@ -165,12 +190,16 @@ def paths() -> dict[str, Any]:
     """Return the operations by path and method."""
     # The batched mode is in words only: of a call that may take an array too, openapi-python-client makes one
     # that fails.
-    told = f"Publish an event, to one address or to many.\n\nCloudEvents may also come as `{BATCHED}`."
-    event = _operation("publishEvent", told, {
+    told = (
+        "Publish an event, to one address or to many.\n\n"
+        f"CloudEvents may also come as `{BATCHED}`, or with their attributes in headers (`ce-…`)."
+    )
+    event = _operation("publishEvent", told, "AcceptedEvent", {
         "application/json": _named("NewEvent"),
         STRUCTURED: _named("CloudEvent"),
     })  # fmt: skip
-    batch = _operation("publishEvents", "Publish events in one commit, all of them or none.", {
+    event["parameters"].append(_WAIT)
+    batch = _operation("publishEvents", "Publish events in one commit, all of them or none.", "Accepted", {
         "application/json": _named("NewEventBatch"),
     })  # fmt: skip
     batch["responses"]["200"] = _answer("With `validate_only`: nothing was sent", "Accepted")
@@ -187,7 +216,7 @@ def _answer(description: str, schema: str) -> dict[str, Any]:
     return {"description": description, "headers": _REPLAYED, "content": content}
 
 
-def _operation(name: str, description: str, bodies: dict[str, Any]) -> dict[str, Any]:
+def _operation(name: str, description: str, answer: str, bodies: dict[str, Any]) -> dict[str, Any]:
     return {
         "operationId": name,
         "tags": ["events"],
@@ -196,7 +225,8 @@ def _operation(name: str, description: str, bodies: dict[str, Any]) -> dict[str,
         "parameters": [_ONCE],
         "requestBody": {"required": True, "content": {kind: {"schema": of} for kind, of in bodies.items()}},
         "responses": {
-            "202": _answer("Committed: everything stands in the log at these positions", "Accepted"),
+            "202": _answer("Committed: everything stands in the log at these positions", answer),
             "409": {"description": "InFlight"},
+            "429": {"description": "RateLimited"},
         },
     }

@@ -5,13 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
-from service.api.access import KeyFirst, Publisher
+from service.api.access import Publisher
+from service.api.fields import Position
+from service.api.receipts import OfEvents
 from service.api.service import InService
 from service.domain.errors import NotFound, OutcomeUnknown
 from service.domain.recent import FOREVER
 from service.store import log
 
-router = APIRouter(tags=["events"], route_class=KeyFirst)
+router = APIRouter(tags=["events"], route_class=OfEvents)
 
 APPLIED_WITHIN = 2.0
 """Seconds that a recall waits for this instance to have applied it."""
@@ -20,13 +22,13 @@ APPLIED_WITHIN = 2.0
 class Recalled(BaseModel):
     """An event that was taken back; `position` is that of the entry that says so."""
 
-    position: int
-    recalled: int
+    position: Position
+    recalled: Position
 
 
 @router.delete("/v1/events/{position}", operation_id="recallEvent")
 async def recall(
-    position: Annotated[int, Path(ge=0, le=FOREVER)], key: Publisher, service: InService
+    position: Annotated[int, Path(ge=0, le=FOREVER, examples=[7])], key: Publisher, service: InService
 ) -> Recalled:
     """Take an event back: it is not replayed any more, and who is connected is told. Again is the same."""
     async with service.database.connection() as connection:

@@ -2,13 +2,19 @@
 
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Path, Request, Response
+from pydantic import BaseModel, Field
+from starlette.routing import Match
+from starlette.types import Scope
 
+from service.api import fields
 from service.api.access import KeyFirst, Reader
-from service.api.lists import After, Limit, Listed, listed
+from service.api.ingest import BATCH
+from service.api.lists import After, Limit, Page, listed
+from service.api.rooms import Event
 from service.api.service import InService, Service
 from service.auth.keys import ApiKey
 from service.domain.errors import Invalid, NotFound
@@ -18,15 +24,56 @@ from service.domain.recent import FOREVER
 from service.store import log, receipts
 from service.stream.receipts import MAX_SECONDS
 
-router = APIRouter(tags=["events"], route_class=KeyFirst)
 
-Position = Annotated[int, Path(ge=1, lt=FOREVER)]
+class OfEvents(KeyFirst):
+    """Leaves the address of batches to those: ``batch`` is no position."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match what stands below ``/v1/events``."""
+        return (Match.NONE, {}) if scope["path"] == BATCH else super().matches(scope)
 
 
-class Deliveries(Listed):
+router = APIRouter(tags=["events"], route_class=OfEvents)
+
+Position = Annotated[int, Path(ge=1, lt=FOREVER, examples=[7])]
+
+
+class EventDetail(Event):
+    """An event with what pages need not say; `recalled` is the position at which it was taken back."""
+
+    recalled: fields.Position | None = None
+    expires_at: datetime | None = None
+    collapse_key: str | None = None
+
+
+class Delivery(BaseModel):
+    """How an event stands with a device, and why, unless it was received or is to come."""
+
+    user: fields.UserId
+    device: fields.DeviceName
+    state: Literal["received", "pending", "skipped", "unknown"]
+    reason: (
+        Literal[
+            "excluded", "started_later", "after", "expired", "recalled", "collapsed", "grant", "forgotten"
+        ]
+        | None
+    ) = None
+    read: bool | None = Field(default=None, description="Not there for an event to a room")
+
+
+class Counts(BaseModel):
+    """How many devices there are in each state."""
+
+    received: int
+    pending: int
+    skipped: int
+    unknown: int
+
+
+class Deliveries(Page[Delivery]):
     """A page of devices; the first one says how many there are in each state."""
 
-    counts: dict[str, int] | None = None
+    counts: Counts | None = Field(description="Of all devices; null on later pages")
 
 
 class _Placed(msgspec.Struct):
@@ -69,7 +116,7 @@ async def with_first_receipt(service: Service, answer: bytes, seconds: float) ->
     return answer[:-1] + b"," + msgspec.json.encode(told)[1:]
 
 
-@router.get("/v1/events/{position}", operation_id="getEvent")
+@router.get("/v1/events/{position}", operation_id="getEvent", response_model=EventDetail)
 async def event(position: Position, key: Reader, service: InService) -> Response:
     """Read one event."""
     entry, recalled = await _found(position, key, service)
@@ -79,7 +126,9 @@ async def event(position: Position, key: Reader, service: InService) -> Response
     return Response(event_detail(entry, recalled, expires_at), media_type="application/json")
 
 
-@router.get("/v1/events/{position}/deliveries", operation_id="listDeliveries")
+@router.get(
+    "/v1/events/{position}/deliveries", operation_id="listDeliveries", response_model_exclude_unset=True
+)
 async def deliveries(
     position: Position, key: Reader, service: InService, after: After = "", limit: Limit = 100
 ) -> Deliveries:
@@ -91,7 +140,7 @@ async def deliveries(
         rows = await receipts.page(connection, position, (user, device), limit + 1)
         counts = None if after else await receipts.counts(connection, position)
     page = listed(rows, limit, _shown, lambda held: f"{held.user}\n{held.device}")
-    return Deliveries(**page.model_dump(), counts=counts)
+    return Deliveries.model_validate({**page.model_dump(), "counts": counts})
 
 
 async def _found(position: int, key: ApiKey, service: Service) -> tuple[Entry, int | None]:

@@ -1,13 +1,13 @@
 """Who is in a room, by the API's word; and what has been said in it."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.api.access import ClientOrReader, KeyFirst, Publisher, Reader
-from service.api.fields import ADDRESS, Position, RoomName, UserId
-from service.api.lists import After, Bound, Limit, Page, listed
+from service.api.fields import Address, Bound, Position, RoomName, UserId
+from service.api.lists import After, Limit, Page, listed
 from service.api.problems import refused_with
 from service.api.service import InService, Service
 from service.domain.addresses import check_room, check_user
@@ -63,7 +63,7 @@ class Event(BaseModel):
 
     position: Position
     id: str
-    to: Annotated[str, WithJsonSchema(ADDRESS)]
+    to: Address
     event: str
     data: Any
     time: AwareDatetime
@@ -134,17 +134,15 @@ def _room(row: Any) -> dict[str, Any]:
 
 
 @router.get(
-    "/v1/rooms/{room}/events",
-    operation_id="listRoomEvents",
-    response_model=Page[Event],
+    "/v1/rooms/{room}/events", operation_id="listRoomEvents", response_model=Page[Event],
     responses=refused_with(RateLimited),
-)
+)  # fmt: skip
 async def history(
     room: RoomName,
     caller: ClientOrReader,
     service: InService,
-    before: Bound = None,
-    after: Bound = None,
+    before: Bound | None = None,
+    after: Bound | None = None,
     limit: Limit = 100,
 ) -> Response:
     """Read a room's events: newest first, or oldest first where only `after` is given."""

@@ -1,58 +1,55 @@
 """What is still to come: look at it, take it back."""
 
-from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, Field
 
 from service.api.access import KeyFirst, Publisher
-from service.api.lists import After, Limit, Listed
+from service.api.fields import Address
+from service.api.lists import Limit, Page
 from service.api.service import InService
 from service.auth.keys import ApiKey
-from service.domain.errors import Invalid, NotFound
+from service.domain.errors import NotFound
 from service.store import pending
 from service.store.log import timestamp
 
 router = APIRouter(tags=["events"], route_class=KeyFirst)
 
 MAX_ID = 2**63 - 1
+After = Annotated[str, Query(pattern="^[0-9]{0,18}$", description="`next_cursor` of the page before")]
 _encode = msgspec.json.Encoder().encode
 
 
-class Scheduled(msgspec.Struct, omit_defaults=True):
-    """An event that is put off; ``failed`` says why it will not be delivered."""
+class Scheduled(BaseModel):
+    """An event that is put off."""
 
     id: str
     event_id: str
-    to: Sequence[str]
+    to: list[Address]
     type: str
-    data: msgspec.Raw
-    deliver_at: str
-    created_at: str
-    failed: str | None = None
+    data: Any
+    deliver_at: datetime
+    created_at: datetime
+    failed: str | None = Field(default=None, description="Why it will not be delivered, if it cannot be")
 
 
-class _Page(msgspec.Struct):
-    data: list[Scheduled]
-    next_cursor: str | None
-    has_more: bool
-
-
-@router.get("/v1/scheduled", operation_id="listScheduled", response_model=Listed)
+@router.get("/v1/scheduled", operation_id="listScheduled", response_model=Page[Scheduled])
 async def scheduled(key: Publisher, service: InService, after: After = "", limit: Limit = 100) -> Response:
     """List what this key has put off, by id; with the scope `admin`, what anyone has."""
     async with service.database.connection() as connection:
-        rows = await pending.scheduled(connection, *_scope(key), _number(after), limit + 1)
+        rows = await pending.scheduled(connection, *_scope(key), int(after or 0), limit + 1)
     shown = [_scheduled(row) for row in rows[:limit]]
     more = len(rows) > limit
-    page = _Page(shown, shown[-1].id if more else None, more)
+    page = {"data": shown, "next_cursor": shown[-1]["id"] if more else None, "has_more": more}
     return Response(_encode(page), media_type="application/json")
 
 
 @router.delete("/v1/scheduled/{id}", operation_id="cancelScheduled", status_code=204)
 async def cancel(
-    id: Annotated[int, Path(ge=1, le=MAX_ID)],  # noqa: A002 - the field's name
+    id: Annotated[int, Path(ge=1, le=MAX_ID, examples=[12])],  # noqa: A002 - the field's name
     key: Publisher,
     service: InService,
 ) -> None:
@@ -69,14 +66,10 @@ def _scope(key: ApiKey) -> tuple[str | None, list[str] | None]:
     return producer, None if key.addresses is None else list(key.addresses)
 
 
-def _number(after: str) -> int:
-    if after and not (after.isascii() and after.isdigit() and int(after) <= MAX_ID):
-        raise Invalid("must be the `next_cursor` of a page", "#/after")
-    return int(after or 0)
-
-
-def _scheduled(row: Any) -> Scheduled:
-    return Scheduled(
-        str(row["id"]), row["event_id"], row["addresses"], row["type"], msgspec.Raw(row["data"].encode()),
-        timestamp(row["due_at"]), timestamp(row["created_at"]), row["failed"],
-    )  # fmt: skip
+def _scheduled(row: Any) -> dict[str, Any]:
+    shown = {
+        "id": str(row["id"]), "event_id": row["event_id"], "to": row["addresses"], "type": row["type"],
+        "data": msgspec.Raw(row["data"].encode()), "deliver_at": timestamp(row["due_at"]),
+        "created_at": timestamp(row["created_at"]),
+    }  # fmt: skip
+    return shown if row["failed"] is None else {**shown, "failed": row["failed"]}

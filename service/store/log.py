@@ -117,7 +117,8 @@ order by address {{order}}, position {{order}} limit $4
 
 EVENT: Final = f"""
 select {COLUMNS}, e.recalled, l.floor from tidings.log l
-left join tidings.events e on e.position = $1 and e.kind = 'event' and e.position > l.floor
+left join tidings.events e
+    on e.position = $1 and e.kind = 'event' and e.address <> 'erased' and e.position > l.floor
 """
 
 AT: Final = f"select {COLUMNS} from tidings.events where position = any ($1::bigint[])"

@@ -6,6 +6,7 @@ tests ask is held to the document as well, by ``tests.contract``: they get to an
 
 import asyncio
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,21 @@ expected-statuses = ["2xx", 401, 403, 404, 409, 413, 429]
 include-operation-id = ["publishEvent", "publishEvents"]
 checks.positive_data_acceptance.enabled = false
 checks.negative_data_rejection.expected-statuses = ["4xx", 207]
+[[operations]]
+include-operation-id = "publishEvent"
+parameters = { "query.wait" = 0.05 }
 """
+
+
+async def populate(server: Server) -> None:
+    """Make what the examples of the document speak of."""
+    await server.join("orders", "alice", CLIENT)
+    for user, device in (("alice", "laptop"), (CLIENT, "default"), (CLIENT, "tv")):
+        await (await server.live(user, device=device)).close()
+    due = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    for to in (f"user:{CLIENT}", "user:alice", "room:orders", "everyone"):
+        events = [{"to": to, "type": "now"}, {"to": to, "type": "later", "deliver_at": due}] * 3
+        assert (await server.http.post("/v1/events/batch", json={"events": events})).status_code == 202
 
 
 async def schemathesis(server: Server, folder: Path, callers: dict[str, str], *options: str) -> str:
@@ -59,6 +74,7 @@ async def schemathesis(server: Server, folder: Path, callers: dict[str, str], *o
 
 
 async def test_whatever_is_asked_the_answer_is_described(server: Server, tmp_path: Path) -> None:
+    await populate(server)
     callers = {"apiKey": ADMIN_KEY, "clientToken": token(CLIENT, rooms=["*"])}
     report = await schemathesis(server, tmp_path, callers)
     assert f"Tested: {len(contract.operations())}\n" in report
@@ -69,6 +85,7 @@ async def test_a_client_finds_what_is_described_for_clients(server: Server, tmp_
         name for name, operation in contract.operations().items()
         if any("clientToken" in way for way in operation.get("security", []))
     ]  # fmt: skip
+    await populate(server)
     only = [f"--include-operation-id={name}" for name in for_clients]
     report = await schemathesis(server, tmp_path, {"clientToken": token(CLIENT, rooms=["*"])}, *only)
     assert f"Tested: {len(for_clients)}\n" in report

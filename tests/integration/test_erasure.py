@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 import httpx
@@ -30,7 +31,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def erase(server: Server, user: str = ALICE) -> dict[str, Any]:
-    answer = await server.http.delete(f"/v1/users/{httpx.URL('/' + user).raw_path.decode()[1:]}")
+    answer = await server.http.delete(f"/v1/users/{quote(user, safe='')}")
     assert answer.status_code == 202, answer.text
     body: dict[str, Any] = answer.json()
     return body
@@ -269,6 +270,24 @@ async def test_only_admins_erase(server: Server, db: asyncpg.Connection, scopes:
     async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {key}"}) as other:
         assert (await other.delete("/v1/users/alice")).status_code in {401, 403}
         assert (await other.get("/v1/erasures")).status_code in {401, 403}
+    assert await db.fetchval("select count(*) from tidings.erasures") == 0
+
+
+async def test_there_is_no_event_where_one_was_blanked(server: Server) -> None:
+    position = await server.publish(f"user:{ALICE}")
+    await erase(server)
+    await erased(server)
+    for method, below in (("GET", ""), ("GET", "/deliveries"), ("DELETE", "")):
+        answer = await server.http.request(method, f"/v1/events/{position}{below}")
+        assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("path", ["alice/devices", "alice/rooms", "alice/"])
+async def test_what_stands_below_a_user_is_no_user_to_erase(
+    server: Server, db: asyncpg.Connection, path: str
+) -> None:
+    answer = await server.http.delete(f"/v1/users/{path}")
+    assert answer.status_code in {404, 405}
     assert await db.fetchval("select count(*) from tidings.erasures") == 0
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from websockets.asyncio.client import connect
 
 from tests import contract
+from tests.eventsource import EventSource, subscribe
 from tests.harness import Device, Server, token
 
 Start = Callable[..., Awaitable[Server]]
@@ -13,9 +14,9 @@ Start = Callable[..., Awaitable[Server]]
 ALL = {"rooms": ["*"], "publish": ["*"], "presence": True, "name": "Alice"}
 
 
-def check(*devices: Device) -> set[str]:
+def check(*devices: Device | EventSource, operation: str = "push") -> set[str]:
     """Hold what devices received to the document; return the types of it."""
-    described = contract.messages("push")
+    described = contract.messages(operation)
     frames = [frame for device in devices for frame in device.frames]
     for frame in frames:
         schema = contract.payload(described[frame["type"]])
@@ -35,6 +36,15 @@ def examples() -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
+async def read_and_recalled(server: Server) -> None:
+    """Have something of alice's read, and something taken back."""
+    client = {"Authorization": f"Bearer {token('alice')}"}
+    for order in ({"up_to": 1}, {"positions": [await server.publish("user:alice")]}):
+        answer = await server.http.post("/v1/inbox/read", headers=client, json=order)
+        assert answer.status_code == 200
+    await server.http.delete(f"/v1/events/{await server.publish('user:alice')}")
+
+
 async def test_every_frame_that_is_sent_is_described(start: Start) -> None:
     server = await start(heartbeat=0.3)
     await server.publish("user:alice")
@@ -49,12 +59,31 @@ async def test_every_frame_that_is_sent_is_described(start: Start) -> None:
     await alice.until("user_joined_room", user="bob")
     await bob.ask("leave_room", room="orders")
     await alice.until("user_left_room", user="bob")
+    await read_and_recalled(server)
+    await alice.until("recalled")
     await bob.close()
     await alice.until("user_disconnected", user="bob")
     [connection] = (await server.http.get("/v1/connections?user=alice")).json()["data"]
     await server.http.delete(f"/v1/connections/{connection['id']}")
     assert await alice.closed() == 4010
     assert check(alice, bob) == contract.messages("push").keys()
+
+
+async def test_every_message_of_a_stream_is_described(server: Server) -> None:
+    await server.publish("user:alice")
+    async with await subscribe(server, "alice", claims=ALL, presence=1, after=99_999) as alice:
+        await alice.until("live")
+        async with await server.live("bob", claims=ALL):
+            await alice.until("user_connected", user="bob")
+        await alice.until("user_disconnected", user="bob")
+        await server.join("orders", "alice")
+        await server.http.delete("/v1/rooms/orders/members/alice")
+        await read_and_recalled(server)
+        await alice.until("recalled")
+        [connection] = (await server.http.get("/v1/connections?user=alice")).json()["data"]
+        await server.http.delete(f"/v1/connections/{connection['id']}")
+        assert (await alice.ended())["code"] == 4010
+        assert check(alice, operation="stream") == contract.messages("stream").keys()
 
 
 async def test_every_command_that_is_described_is_taken(server: Server) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -201,6 +202,7 @@ async def test_nothing_that_is_appended_meanwhile_is_lost_and_no_hole_is_silent(
         gaps: list[tuple[int, int]] = []
         reader = Reader("bob", "default", 0)
         at, done = 0, False
+        reader = Reader("alice", "phone", time.time())
         while not done:
             done = writers.done()
             head = await db.fetchval("select tidings.head()")

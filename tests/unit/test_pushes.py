@@ -24,6 +24,13 @@ def test_it_has_every_frame_and_every_command() -> None:
     assert len(MESSAGES) == len(contract.pushes()["channels"]["socket"]["messages"])
 
 
+def test_a_stream_has_every_frame_that_answers_no_command() -> None:
+    asked_for = {"ok", "error", "pong", "user_joined_room", "user_left_room"}
+    streamed = contract.messages("stream")
+    assert streamed.keys() == SENT.keys() - asked_for - {"ping"}
+    assert streamed.keys() == contract.pushes()["channels"]["stream"]["messages"].keys()
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_has_the_fields_that_are_read(name: str) -> None:
     fields = msgspec.structs.fields(COMMANDS[name])
