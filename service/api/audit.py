@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from service.api.access import Admin
-from service.api.fields import PLAIN, Bound
-from service.api.lists import Limit, Page, listed
+from service.api.fields import PLAIN
+from service.api.lists import Edge, Limit, Page, listed
 from service.api.service import InService
 from service.store import audit
 
@@ -31,7 +31,7 @@ class Record(BaseModel):
 
 @router.get("/v1/audit", operation_id="listAudit")
 async def acts(
-    _: Admin, service: InService, after: Bound | None = None, before: Bound | None = None, limit: Limit = 100,
+    _: Admin, service: InService, after: Edge = None, before: Edge = None, limit: Limit = 100,
     action: Equal = None, actor: Equal = None, subject: Equal = None,
 ) -> Page[Record]:  # fmt: skip
     """List what admins did, newest first; `before` leaves out what is not newer than that record."""

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.api.access import ClientOrReader, KeyFirst, Publisher, Reader
-from service.api.fields import Address, Bound, Position, RoomName, UserId
-from service.api.lists import After, Limit, Page, listed
+from service.api.fields import Address, Position, RoomName, UserId
+from service.api.lists import After, Edge, Limit, Page, listed
 from service.api.problems import refused_with
 from service.api.service import InService, Service
 from service.domain.addresses import check_room, check_user
@@ -141,8 +141,8 @@ async def history(
     room: RoomName,
     caller: ClientOrReader,
     service: InService,
-    before: Bound | None = None,
-    after: Bound | None = None,
+    before: Edge = None,
+    after: Edge = None,
     limit: Limit = 100,
 ) -> Response:
     """Read a room's events: newest first, or oldest first where only `after` is given."""
