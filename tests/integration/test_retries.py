@@ -17,6 +17,7 @@ import pytest
 from service.domain.events import Draft, Group, Once, Outcome, Submission, Unit
 from service.store import append as store
 from service.store import log, pending
+from service.store.database import STATEMENT_TIMEOUT
 from tests.pending import FAR
 
 GROUPS = 150
@@ -150,3 +151,17 @@ async def test_a_retry_of_what_was_only_put_off_is_told_the_same(db: asyncpg.Con
         for retry in (False, True)
     ]
     assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("due_at", [None, FAR], ids=["at once", "for later"])
+async def test_many_repeats_in_one_group_do_not_hold_the_lock_for_long(
+    db: asyncpg.Connection, due_at: float | None
+) -> None:
+    """After an outage all producers try again at once."""
+    await db.execute(f"set statement_timeout = {STATEMENT_TIMEOUT * 1000:.0f}")
+    submissions = [
+        Submission([unit("0", f"own {n}", due_at)], Once("p", f"request {n}", b"")) for n in range(2000)
+    ]
+    for again in (False, True):
+        _, results = await store.append(db, uuid4(), submissions, seen=0, retry=False, window=WINDOW)
+        assert all(isinstance(result, list) and result[0].repeated == again for result in results)
