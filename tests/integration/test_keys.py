@@ -135,7 +135,7 @@ async def test_an_expired_key_is_refused_everywhere_also_by_its_former_secret(st
 async def test_a_time_that_a_driver_takes_for_infinite_ends_no_instance(server: Server, never: str) -> None:
     order = {"name": "n", "scopes": ["publish"], "expires_at": never}
     answer = await server.http.post("/v1/keys", json=order)
-    assert (answer.status_code, "expires_at" in answer.json()["detail"]) == (422, True)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/expires_at")
     last = await made_key(server, expires_at="9998-12-31T23:59:59-14:00")
     await status_is(server, last["key"], 202)
 
