@@ -21,8 +21,8 @@ PATIENCE = 240.0
 CLIENT = "a client that no revocation names by chance"
 
 # A request that fits the document may still be too large, by limits that add up over its fields. What goes
-# with what in an event or a key, and how far off it may be, no schema can tell. In a partial batch each event is
-# refused by itself.
+# with what in an event or a key, and how far off it may be, no schema can tell. In a partial batch each
+# event is refused by itself.
 CONFIG = """
 seed = 1
 [generation]
