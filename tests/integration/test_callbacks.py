@@ -26,7 +26,7 @@ from service.domain import webhooks
 from service.domain.events import Draft, Unit
 from service.stream import callbacks, webhook
 from service.stream.webhook import Webhook
-from tests.harness import Server, eventually
+from tests.harness import Server, eventually, token
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -157,6 +157,22 @@ async def test_what_was_received_and_not_read_is_told_where_that_was_asked(
     assert [call["reason"] for call in receiver.calls] == ["not_read"]
 
 
+async def test_what_was_read_is_not_told_and_its_receipt_says_so(
+    start: Start, receiver: Receiver, db: asyncpg.Connection
+) -> None:
+    server = await start(**receiver.settings)
+    await (await server.live("alice", ack="client")).close()
+    read, unread = [await watched(server, after=1.0, unless_read=True) for _ in range(2)]
+    client = {"Authorization": f"Bearer {token('alice')}"}
+    mark = await server.http.post("/v1/inbox/read", json={"positions": [read]}, headers=client)
+    assert mark.status_code == 200, mark.text
+    for position, told in ((read, True), (unread, False)):
+        receipts = (await server.http.get(f"/v1/events/{position}/deliveries")).json()["data"]
+        assert [receipt["read"] for receipt in receipts] == [told]
+    await eventually(lambda: settled(db))
+    assert [(call["position"], call["reason"]) for call in receiver.calls] == [(unread, "not_read")]
+
+
 async def test_what_is_gone_is_not_told(start: Start, receiver: Receiver, db: asyncpg.Connection) -> None:
     server = await start(**receiver.settings)
     await watched(server, after=0.2, lifetime=0.1)
@@ -165,6 +181,7 @@ async def test_what_is_gone_is_not_told(start: Start, receiver: Receiver, db: as
     assert len(await rows(db)) == 1
     await eventually(lambda: settled(db))
     deleted = await watched(server, after=0.2)
+    await server.reached(deleted)  # an instance that the floor passes ends
     await db.execute("update tidings.log set floor = $1", deleted)
     await eventually(lambda: settled(db))
     assert receiver.calls == []
