@@ -170,7 +170,7 @@ async def test_what_was_read_is_not_told_and_its_receipt_says_so(
         receipts = (await server.http.get(f"/v1/events/{position}/deliveries")).json()["data"]
         assert [receipt["read"] for receipt in receipts] == [told]
     await eventually(lambda: settled(db))
-    assert [(call["position"], call["reason"]) for call in receiver.calls] == [(unread, "not_read")]
+    assert [(call["position"], call["reason"]) for call in receiver.calls] == [(unread, "not_received")]
 
 
 async def test_what_is_gone_is_not_told(start: Start, receiver: Receiver, db: asyncpg.Connection) -> None:
