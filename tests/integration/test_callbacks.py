@@ -165,6 +165,7 @@ async def test_what_is_gone_is_not_told(start: Start, receiver: Receiver, db: as
     assert len(await rows(db)) == 1
     await eventually(lambda: settled(db))
     deleted = await watched(server, after=0.2)
+    await server.reached(deleted)  # an instance that the floor overtakes ends
     await db.execute("update tidings.log set floor = $1", deleted)
     await eventually(lambda: settled(db))
     assert receiver.calls == []
