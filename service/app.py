@@ -185,6 +185,7 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
 
         async def drain() -> None:
             await gateway.drain(settings.drain_grace, settings.drain_timeout)
+            service.receipts.leave()
             try:
                 async with asyncio.timeout(settings.drain_timeout):
                     await appender.drained()

@@ -74,6 +74,11 @@ comment on table tidings.callbacks is 'Events whose producer is called back wher
 # A key that was used within ``_window`` is in ``repeats``, ``[[index, position, entries, pending, clash]]``;
 # what it stands for is left out, which leaves a gap in the positions. ``clash`` says that the fingerprint is
 # another. ``pending`` has the ids of the rows put off, null where left out.
+#
+# Units are looked for in sets, never in arrays: a group may repeat 5,000 of them.
+#
+# A group with something put off or left out leaves a row of its own, by its ``_batch``, with what it was
+# told. So a retry is told the same, though keys are used, moved and forgotten meanwhile.
 APPEND = """
 create function tidings.append(
     _batch uuid, _seen bigint, _retry boolean, _window interval,
@@ -89,7 +94,7 @@ create function tidings.append(
 declare
     begins integer := 1;
     left_out integer[] := '{}';
-    requests int4range[] := '{}';
+    repeated integer[] := '{}';
     rows_of integer[];
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
@@ -102,18 +107,21 @@ begin
     perform pg_advisory_xact_lock(32766977284925299);
     after := tidings.head();
     if _retry then
-        select e.position, e.time into first, at from tidings.events e
-            where e.position > _seen and e.batch = _batch order by e.position limit 1;
+        select nullif(i.position, 0), i.pending, i.created_at, nullif(convert_from(i.fingerprint, 'UTF8'), '')
+            into first, pending, at, repeats
+            from tidings.idempotency_keys i where i.producer = 'group' and i.key = _batch::text;
+        if not found then
+            select e.position, e.time into first, at from tidings.events e
+                where e.position > _seen and e.batch = _batch order by e.position limit 1;
+        end if;
         if found then
             after := coalesce((select e.position from tidings.events e where e.position < first
                                order by e.position desc limit 1), _seen);
-        end if;
-        if _pending is not null then
-            select i.pending, coalesce(append.at, i.created_at) into pending, at
-                from tidings.idempotency_keys i where i.producer = 'group' and i.key = _batch::text;
+            last := first + cardinality(_addresses) - 1;
+            return;
         end if;
     end if;
-    at := coalesce(at, date_trunc('milliseconds', clock_timestamp()));
+    at := date_trunc('milliseconds', clock_timestamp());
     if cardinality(_keyed) > 0 then
         with used as materialized (
             select k.n, k.unit, k.upto, i.position, i.entries, i.pending,
@@ -121,21 +129,14 @@ begin
             from unnest(_keyed, _keyed_to, _keyed_producers, _keyed_keys, _keyed_fingerprints)
                 with ordinality as k(unit, upto, producer, key, fingerprint, n)
             join tidings.idempotency_keys i using (producer, key)
-            where i.created_at > append.at - _window and (first is null or i.position < first)
+            where i.created_at > append.at - _window
         )
         select json_agg(json_build_array(u.n - 1, u.position, u.entries, u.pending, u.clash)),
                array(select s.unit from used v, generate_series(v.unit, v.upto) as s(unit)),
-               coalesce(array_agg(int4range(u.unit, u.upto, '[]')) filter (where u.request), '{}')
-            into repeats, left_out, requests from used u;
+               array(select s.unit from used v, generate_series(v.unit, v.upto) as s(unit) where v.request)
+            into repeats, left_out, repeated from used u;
         select min(u.n) into begins from unnest(_units) with ordinality as u(unit, n)
-            where u.unit <> all (left_out);
-    end if;
-    if first is not null then
-        first := first - (begins - 1);
-        last := first + cardinality(_addresses) - 1;
-        return;
-    elsif pending is not null then
-        return;
+            where u.unit not in (select unnest(left_out));
     end if;
     if begins is not null and cardinality(_addresses) > 0 then
         perform tidings.check_lineage(after, _seen);
@@ -157,18 +158,19 @@ begin
                         _lifetimes, _collapse_keys)
                 with ordinality as e(unit, kind, address, type, data, lead, id, sender, exclude,
                                      lifetime, collapse_key, n)
-            where e.unit is null or e.unit <> all (left_out);
+            where e.unit is null or e.unit not in (select unnest(left_out));
         if _watched is not null then
             insert into tidings.callbacks (position, due_at, unless_read)
                 select first + w.entry, at + make_interval(secs => w.after), w.unless_read
                 from json_to_recordset(_watched::json)
                     as w(entry integer, after double precision, unless_read boolean)
-                where _units[w.entry + 1] is null or _units[w.entry + 1] <> all (left_out);
+                where _units[w.entry + 1] is null
+                   or _units[w.entry + 1] not in (select unnest(left_out));
         end if;
     end if;
     if _pending is not null then
         select array_agg(p.unit order by p.n),
-               array_agg(case when p.unit <> all (left_out) then
+               array_agg(case when p.unit not in (select unnest(left_out)) then
                              nextval(pg_get_serial_sequence('tidings.pending', 'id')) end order by p.n)
             into rows_of, pending
             from rows from (json_to_recordset(_pending::json) as (unit integer))
@@ -188,24 +190,25 @@ begin
             ) as p(due_at, producer, addresses, type, data, event_id, exclude, lifetime, collapse_key,
                    undelivered_after, unless_read, id)
             where p.id is not null;
+    end if;
+    if _pending is not null or first is not null and cardinality(left_out) > 0 then
         insert into tidings.idempotency_keys
                 (producer, key, position, entries, fingerprint, pending, created_at)
-            values ('group', _batch, 0, 0, '', append.pending, at);
+            values ('group', _batch, coalesce(first, 0), 0, convert_to(coalesce(repeats, ''), 'UTF8'),
+                    append.pending, at);
     end if;
     if cardinality(_keyed) > 0 then
         insert into tidings.idempotency_keys
                 (producer, key, position, entries, fingerprint, pending, created_at)
             select k.producer, k.key, coalesce(coalesce(first, after + 1) + k.index, 0), k.entries,
                    k.fingerprint,
-                   case when append.pending is not null then (
-                       select array_agg(p.id order by p.n)
-                       from unnest(rows_of, append.pending) with ordinality as p(unit, id, n)
-                       where p.unit between k.unit and k.upto) end,
+                   nullif(append.pending[width_bucket(k.unit - 1, rows_of) + 1
+                                         : width_bucket(k.upto, rows_of)], '{}'),
                    at
             from unnest(_keyed, _keyed_to, _keyed_producers, _keyed_keys, _keyed_fingerprints, _keyed_at,
                         _keyed_entries) as k(unit, upto, producer, key, fingerprint, index, entries)
-            where (k.fingerprint is not null or k.unit <> all (left_out))
-              and not int4range(k.unit, k.upto, '[]') <@ any (requests)
+            where (k.fingerprint is not null or k.unit not in (select unnest(left_out)))
+              and k.unit not in (select unnest(repeated))
             on conflict (producer, key) do update
                 set position = excluded.position, entries = excluded.entries,
                     fingerprint = excluded.fingerprint, pending = excluded.pending,
@@ -216,11 +219,12 @@ begin
                 from unnest(_keyed, _keyed_producers, _keyed_keys, _keyed_fingerprints)
                     as k(unit, producer, key, fingerprint)
                 where i.producer = k.producer and i.key = k.key and k.fingerprint is null
-                  and k.unit = any (left_out)
-                  and exists (select from unnest(_keyed, _keyed_to, _keyed_fingerprints)
-                                  as r(unit, upto, fingerprint)
-                              where r.fingerprint is not null and k.unit between r.unit and r.upto
-                                and not int4range(r.unit, r.upto, '[]') <@ any (requests));
+                  and k.unit in (select unnest(left_out))
+                  and k.unit in (select generate_series(r.unit, r.upto)
+                                 from unnest(_keyed, _keyed_to, _keyed_fingerprints)
+                                     as r(unit, upto, fingerprint)
+                                 where r.fingerprint is not null
+                                   and r.unit not in (select unnest(repeated)));
         end if;
     end if;
 end $$;
@@ -272,6 +276,7 @@ drop index tidings.idempotency_keys_of_pending;
 delete from tidings.idempotency_keys where fingerprint is not null or pending is not null;
 alter table tidings.idempotency_keys drop column fingerprint, drop column pending;
 drop index tidings.events_by_collapse_key;
+delete from tidings.events where kind = 'recalled' or recalled is not null;
 alter table tidings.events drop column expires_at, drop column collapse_key, drop column recalled;
 update tidings.log set readable_by = 1;
 """

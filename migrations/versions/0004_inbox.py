@@ -44,11 +44,12 @@ SHOWN = """e.kind = 'event' and e.recalled is null and (e.expires_at is null or 
                          and (n.expires_at is null or n.expires_at > at)
                          and (n.exclude is null or not n.exclude::jsonb ? _user)))"""
 
-# A page or a count looks at no more than 1,000 entries, of whatever kind: of each address, or in all. It
-# takes each address by itself, in the order of its index. Asked for both at once, the planner may walk the
-# whole log by position; and taking every address for an ordinary user's, of a few entries, it would rather
-# read and sort all that ``everyone`` ever got. So it may not sort where it need not. (Before PostgreSQL 18,
-# what it may not do looks so dear to it that it would be compiled first.)
+# Rows compared as a whole fit the index of addresses alone: whatever the statistics say, nobody's events but
+# the user's are walked over. A page or a count looks at no more than 1,000 entries, of whatever kind: of each
+# address, or in all. It takes each address by itself, in the order of its index. Asked for both at once, the
+# planner may walk the whole log by position; and taking every address for an ordinary user's, of a few
+# entries, it would rather read and sort all that ``everyone`` ever got. So it may not sort where it need not.
+# (Before PostgreSQL 18, what it may not do looks so dear to it that it would be compiled first.)
 BOUNDED = "set enable_sort = off set jit = off"
 
 # Events whose type matches, strictly between two positions. The last entry that was looked at comes too, and
@@ -68,13 +69,16 @@ begin
         cross join (values ('user:' || _user, 0), ('everyone', _first_seen)) as a(address, since)
         cross join lateral (
             select e.* from (
-                select e.position, row_number() over (order by e.position %(direction)s) = most as last,
+                select e.position,
+                   row_number() over (order by e.address %(direction)s, e.position %(direction)s) = most
+                       as last,
                    coalesce(e.type = _exact, starts_with(e.type, _prefix)) and
                    {SHOWN} as shown
                 from tidings.events e
-                where e.address = a.address and e.position > greatest(_after, a.since, l.floor)
-                  and e.position < _before
-                order by e.position %(direction)s limit most) e
+                where (e.address, e.position) > (a.address, greatest(_after, a.since, l.floor))
+                  and (e.address, e.position) < (a.address, _before)
+                  and e.position > greatest(_after, a.since, l.floor)
+                order by e.address %(direction)s, e.position %(direction)s limit most) e
             where e.shown or e.last order by e.position %(direction)s limit _limit) e
         order by e.position %(direction)s limit _limit;
 end $$;
@@ -106,9 +110,11 @@ begin
                     select e.position, e.kind, e.address, e.exclude, e.expires_at, e.collapse_key,
                            e.recalled
                     from tidings.events e
-                    where e.address = a.address and e.position >= greatest(lower(r.range), a.since + 1)
-                      and e.position < coalesce(upper(r.range), 9223372036854775807)
-                    order by e.position limit most) e
+                    where (e.address, e.position) >= (a.address, greatest(lower(r.range), a.since + 1))
+                      and (e.address, e.position)
+                          < (a.address, coalesce(upper(r.range), 9223372036854775807))
+                      and e.position >= greatest(lower(r.range), a.since + 1)
+                    order by e.address, e.position limit most) e
                 order by e.position limit most) e
             limit most) e;
     if looked < most then

@@ -84,6 +84,13 @@ begin
     perform tidings.leave_rooms(_seen, _user, 5000);
 end $$;
 
+create function tidings.without(_exclude text, _user text) returns text language sql immutable as $$
+    select json_agg(e.who order by e.n)::text
+    from jsonb_array_elements_text(_exclude::jsonb) with ordinality as e(who, n)
+    where split_part(e.who, E'\\n', 1) <> _user
+$$;
+comment on function tidings.without is 'Who is left of an ``exclude`` without a user and their devices';
+
 -- Does at most about ``_limit`` rows of the work, and tells whether there is more. What was addressed to the
 -- user keeps its position, but not its address: so nobody is ever sent it, also not a user of that name who
 -- comes later. What the user wrote to others keeps its address and loses its words. The last step tells the
@@ -101,6 +108,8 @@ begin
     if not found then
         return false;
     end if;
+    -- As ``mark_read`` does, and like that before the lock of the appends.
+    perform pg_advisory_xact_lock(hashtextextended('tidings.reads:' || _user, 0));
 
     if tidings.leave_rooms(_seen, _user, _limit) then return true; end if;
     delete from tidings.memberships where ctid = any (array(
@@ -111,15 +120,18 @@ begin
     delete from tidings.devices where user_id = _user;
     delete from tidings.reads where user_id = _user;
     delete from tidings.pending where addresses = array['user:' || _user];
-    update tidings.pending set addresses = array_remove(addresses, 'user:' || _user)
-        where 'user:' || _user = any (addresses);
+    update tidings.pending
+        set addresses = array_remove(addresses, 'user:' || _user), exclude = tidings.without(exclude, _user)
+        where 'user:' || _user = any (addresses) or exclude::jsonb ? _user;
     delete from tidings.idempotency_keys where ctid = any (array(
         select ctid from tidings.idempotency_keys where producer = 'user:' || _user limit _limit));
     if found then return true; end if;
 
     select max(e.position) into last from (
-        select position from tidings.events where address = 'user:' || _user
-        order by position limit _limit) e;
+        select position from tidings.events
+        where (address, position) > ('user:' || _user, 0)
+          and (address, position) <= ('user:' || _user, 9007199254740992)
+        order by address, position limit _limit) e;
     if last is not null then
         delete from tidings.callbacks c using tidings.events e
             where e.address = 'user:' || _user and e.position <= last and c.position = e.position;
@@ -135,8 +147,12 @@ begin
         update tidings.events set data = 'null', id = null, sender = null, exclude = null,
                                   collapse_key = null
             where position > searched and position <= last and sender = _user;
-        update tidings.events set exclude = nullif(exclude::jsonb - _user, '[]')::text
-            where position > searched and position <= last and exclude::jsonb ? _user;
+        update tidings.events set exclude = tidings.without(exclude, _user)
+            where position > searched and position <= last and exists (
+                select from jsonb_array_elements_text(exclude::jsonb) as e(who)
+                where split_part(e.who, E'\\n', 1) = _user);
+        update tidings.events set type = '', data = ''
+            where position > searched and position <= last and kind = 'forgotten' and type = _user;
         update tidings.erasures set searched_to = last where user_id = _user;
         return true;
     end if;
@@ -148,7 +164,7 @@ end $$;
 """
 
 DOWN = """
-drop function tidings.erase_some, tidings.erase, tidings.leave_rooms,
+drop function tidings.erase_some, tidings.without, tidings.erase, tidings.leave_rooms,
     tidings.close_partition, tidings.raise_floor;
 drop table tidings.erasures;
 """

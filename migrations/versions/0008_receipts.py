@@ -30,6 +30,83 @@ returns int8multirange language sql stable as $$
 $$;
 """
 
+# As before, but each address is looked up by the index of addresses, whatever the statistics say: where they
+# know a few addresses only, one with nothing in it cost a walk over all of the others' events.
+LOOK_UP = """
+create or replace function tidings.open_sessions(
+    _users text[], _devices text[], _afters bigint[], _max_devices integer, _base bigint
+) returns table (
+    head bigint, floor bigint, first_seen bigint, "cursor" bigint,
+    rooms text[], sources text[], sinces bigint[], untils bigint[], quiet_to bigint
+) language plpgsql as $$
+#variable_conflict use_column
+declare
+    here bigint;
+begin
+    if exists (
+        select from unnest(_users, _devices) as a(user_id, device)
+        where not exists (select from tidings.devices d where d.user_id = a.user_id and d.device = a.device))
+    then
+        here := tidings.head();
+        insert into tidings.users (user_id, first_seen)
+            select distinct a.user_id, here from unnest(_users) as a(user_id) order by 1
+            on conflict do nothing;
+        with fresh as (
+            select distinct a.user_id, a.device from unnest(_users, _devices) as a(user_id, device)
+            where not exists (
+                select from tidings.devices d where d.user_id = a.user_id and d.device = a.device)
+        ), numbered as (
+            select f.*, row_number() over (partition by f.user_id order by f.device) as n from fresh f
+        )
+        insert into tidings.devices (user_id, device, start, cursor)
+            select f.user_id, f.device, o.begun, o.begun
+            from numbered f cross join lateral (
+                select count(*) as known,
+                       coalesce(max(d.cursor), (select l.floor from tidings.log l)) as begun
+                from tidings.devices d where d.user_id = f.user_id) o
+            where o.known + f.n <= _max_devices
+            order by 1, 2
+            on conflict do nothing;
+    end if;
+    return query
+        with now as materialized (select tidings.head() as head)
+        select now.head, l.floor, u.first_seen, d.cursor, m.rooms, m.sources, m.sinces, m.untils,
+               case when s.begun >= l.floor and s.begun < s.memory
+                    and not exists (
+                        select from tidings.lineage i where i.lost_from < s.begun and s.begun < i.lost_to)
+                    and not exists (
+                        select from (
+                            select 'user:' || a.user_id, 0::bigint, s.memory
+                            union all select 'everyone', u.first_seen, s.memory
+                            union all select 'room:' || r.room, r.since, least(r.until, s.memory)
+                                      from unnest(m.rooms, m.sinces, m.untils) as r(room, since, until)
+                        ) as i(address, since, until)
+                        cross join lateral (
+                            select from tidings.events e
+                            where (e.address, e.position) > (i.address, greatest(s.begun, i.since))
+                              and (e.address, e.position) <= (i.address, i.until)
+                              and e.position > greatest(s.begun, i.since)
+                            order by e.address, e.position limit 1) e)
+                    then s.memory end
+        from now
+        cross join tidings.log l
+        cross join unnest(_users, _devices, _afters) with ordinality as a(user_id, device, after, n)
+        left join tidings.users u on u.user_id = a.user_id
+        left join tidings.devices d on d.user_id = a.user_id and d.device = a.device
+        cross join lateral (
+            select case when a.after <= now.head then a.after else least(d.cursor, now.head) end as begun,
+                   least(_base, now.head) as memory
+        ) s
+        cross join lateral (
+            select array_agg(i.room) as rooms, array_agg(i.source) as sources,
+                   array_agg(i.since) as sinces, array_agg(i.until) as untils
+            from tidings.memberships i
+            where i.user_id = a.user_id and (i.until is null or i.until > least(a.after, d.cursor))
+        ) m
+        order by a.n;
+end $$;
+"""
+
 # As before; and a device that asks to start beyond where it is known to be has passed over what lies between.
 # ``_known`` are cursors that the database does not know yet, 0 for none. The version without stays for the
 # instances of before. The head is read first: whoever asks for more than the sessions know of starts at its
@@ -80,7 +157,7 @@ alter table tidings.devices drop column skipped;
 
 
 def upgrade() -> None:
-    for part in (TABLES, SKIP, SESSIONS, FORGET):
+    for part in (TABLES, SKIP, LOOK_UP, SESSIONS, FORGET):
         _run(part)
 
 

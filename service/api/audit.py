@@ -8,14 +8,12 @@ from pydantic import BaseModel, Field
 
 from service.api.access import Admin
 from service.api.fields import PLAIN
-from service.api.lists import Limit, Page, listed
+from service.api.lists import Edge, Limit, Page, listed
 from service.api.service import InService
-from service.domain.recent import FOREVER
 from service.store import audit
 
 router = APIRouter(tags=["admin"])
 
-Bound = Annotated[int | None, Query(ge=0, le=FOREVER)]
 Equal = Annotated[str | None, Query(max_length=512, pattern=PLAIN)]
 
 
@@ -33,7 +31,7 @@ class Record(BaseModel):
 
 @router.get("/v1/audit", operation_id="listAudit")
 async def acts(
-    _: Admin, service: InService, after: Bound = None, before: Bound = None, limit: Limit = 100,
+    _: Admin, service: InService, after: Edge = None, before: Edge = None, limit: Limit = 100,
     action: Equal = None, actor: Equal = None, subject: Equal = None,
 ) -> Page[Record]:  # fmt: skip
     """List what admins did, newest first; `before` leaves out what is not newer than that record."""

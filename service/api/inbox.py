@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.api.access import Client, TokenFirst
 from service.api.fields import Bound, Pattern, Position
-from service.api.lists import Limit, Page
+from service.api.lists import Edge, Limit, Page
 from service.api.problems import refused_with
 from service.api.rooms import Event
 from service.api.service import InService
@@ -17,9 +17,9 @@ from service.domain.frames import inbox_list
 from service.domain.recent import FOREVER
 from service.store import inbox
 
-router = APIRouter(prefix="/v1/inbox", tags=["inbox"], route_class=TokenFirst)
-
-At = Annotated[int | None, Query(ge=0, le=FOREVER)]
+router = APIRouter(
+    prefix="/v1/inbox", tags=["inbox"], route_class=TokenFirst, responses=refused_with(RateLimited)
+)
 
 
 class ReadIn(BaseModel):
@@ -66,8 +66,8 @@ async def page(
     request: Request,
     client: Client,
     service: InService,
-    after: At = None,
-    before: At = None,
+    after: Edge = None,
+    before: Edge = None,
     limit: Limit = 100,
     pattern: Annotated[Pattern, Query(alias="type", description="A type, or its beginning and a `*`")] = "*",
     order: Annotated[

@@ -53,7 +53,6 @@ _decode_event = msgspec.json.Decoder(EventIn).decode
 _decode_batch = msgspec.json.Decoder(BatchIn).decode
 _decode_loose_batch = msgspec.json.Decoder(LooseBatchIn).decode
 _encode = msgspec.json.Encoder().encode
-_replayed = attrgetter("replayed")
 
 
 class Post(msgspec.Struct, frozen=True, gc=False):
@@ -117,7 +116,9 @@ def read_post(
     given = headers.get("idempotency-key")
     if given is None or not post.units:
         return post
-    return msgspec.structs.replace(post, once=_once(key, path, given, body, headers))
+    # What was refused of it then, by other settings or too far off, would be missing from the answer.
+    judged = bytes([isinstance(item, Unit) for item in post.items]) if post.each else b""
+    return msgspec.structs.replace(post, once=_once(key, path, given, body + judged, headers))
 
 
 def _post(items: Sequence[Item], *, each: bool = False) -> Post:
@@ -205,9 +206,8 @@ def pass_on(hub: Hub, post: Post, outcomes: Sequence[Outcome]) -> None:
             hub.pass_on(to, text_frame(data), event.exclude)
 
 
-def has_original(outcome: Outcome) -> bool:
-    """Tell whether an event was accepted before by its id: what counts is what was accepted then."""
-    return outcome.replayed and not outcome.repeated
+has_original: Final = attrgetter("replayed")
+"""Tells whether an event was accepted before by its id: what counts is what was accepted then."""
 
 
 async def originals_of(database: Database, outcomes: Sequence[Outcome]) -> list[list[store.Original]]:
@@ -224,7 +224,7 @@ def answer(
     stored = bool(post.units or post.ephemeral)
     results = [_result(item, left, found, stored=stored) for item in post.items]
     accepted = 202 if stored else 200
-    replayed = any(map(_replayed, outcomes))
+    replayed = any(outcome.replayed or outcome.repeated for outcome in outcomes)
     if post.each:
         return Answer(207, _encode({"results": [_judged(each, accepted) for each in results]}), replayed)
     events = [event for each in results if not isinstance(each, TidingsError) for event in each]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Body
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from service.api.access import Acting, Admin, KeyFirst, Scope
 from service.api.admin import CLOSED_WITHIN, Id
@@ -51,6 +51,13 @@ class KeyIn(BaseModel):
     quota: Annotated[int, Field(ge=1, le=2**53), WHOLE] | None = Field(
         default=None, description="Events a day (UTC); default: any"
     )
+
+    @field_validator("expires_at")
+    @classmethod
+    def _in_time(cls, value: datetime | None) -> datetime | None:
+        if value is not None and not 1970 <= value.year < 9999:  # the rest is infinite to a driver
+            raise ValueError("must be in a year from 1970 to 9998")
+        return value
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:

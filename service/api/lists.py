@@ -6,11 +6,15 @@ from typing import Annotated, Any, Generic, TypeVar
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict
 
+from service.domain.recent import FOREVER
+
 Limit = Annotated[int, Query(ge=1, le=1000)]
 # PostgreSQL's text has no NUL; other controls a cursor may have.
 After = Annotated[
     str, Query(max_length=512, pattern=r"^[^\x00]*$", description="`next_cursor` of the page before")
 ]
+Edge = Annotated[int | None, Query(ge=0, le=FOREVER)]
+"""A position or number that a list goes up to, or on from; it is not in it."""
 Row = TypeVar("Row")
 Item = TypeVar("Item")
 

@@ -1,13 +1,13 @@
 """Who is in a room, by the API's word; and what has been said in it."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.api.access import ClientOrReader, KeyFirst, Publisher, Reader
 from service.api.fields import Address, Position, RoomName, UserId
-from service.api.lists import After, Limit, Page, listed
+from service.api.lists import After, Edge, Limit, Page, listed
 from service.api.problems import refused_with
 from service.api.service import InService, Service
 from service.domain.addresses import check_room, check_user
@@ -141,8 +141,8 @@ async def history(
     room: RoomName,
     caller: ClientOrReader,
     service: InService,
-    before: Annotated[int | None, Query(ge=0, le=FOREVER)] = None,
-    after: Annotated[int | None, Query(ge=0, le=FOREVER)] = None,
+    before: Edge = None,
+    after: Edge = None,
     limit: Limit = 100,
 ) -> Response:
     """Read a room's events: newest first, or oldest first where only `after` is given."""

@@ -22,7 +22,7 @@ from service.domain.retention import Keep
 from service.observe import logs
 from service.settings import InvalidSettings, Settings, load
 from service.store import embedded, schema
-from service.store.audit import Actor, record
+from service.store.audit import Actor
 from service.store.database import Database
 from service.stream import retention
 
@@ -100,12 +100,8 @@ def _keep(settings: Settings, older_than: int | None) -> Keep:
 async def _prune(url: str, keep: Keep, *, dry_run: bool) -> retention.Pruned:
     database = Database(url, 1)
     try:
-        done = await retention.prune(database, keep, dry_run=dry_run)
-        if done.dropped and not dry_run:
-            by, detail = Actor("command line", uuid4().hex), {"partitions": len(done.dropped)}
-            async with database.connection() as connection, connection.transaction():
-                await record(connection, by, "log.prune", str(done.floor), detail)
-        return done
+        by = Actor("command line", uuid4().hex)
+        return await retention.prune(database, keep, by=by, dry_run=dry_run)
     finally:
         await database.close()
 

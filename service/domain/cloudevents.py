@@ -35,8 +35,9 @@ _FIELDS: Final = {
     "undeliveredunless": "undelivered_unless",
 }
 _ATTRIBUTES: Final = {"to": "subject", **{ours: theirs for theirs, ours in _FIELDS.items()}}
-_JSON = re.compile(r"(application|text)/([\w.+-]+\+)?json", re.IGNORECASE)
+_JSON = re.compile(r"(application|text)/([\w.+-]+\+)?json")
 _encode = msgspec.json.Encoder().encode
+_decode_value = msgspec.json.Decoder().decode
 _decode_any = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -61,7 +62,8 @@ def batched(body: bytes) -> list[msgspec.Raw]:
 
 def one(raw: msgspec.Raw) -> CloudEvent:
     """Read one event of the JSON format."""
-    members = decode(_decode_envelope, bytes(raw).decode())
+    given = decode(_decode_envelope, bytes(raw).decode())
+    members = {name: value for name, value in given.items() if bytes(value) != b"null"}  # the same as unset
     data = members.pop("data", None)
     encoded = members.pop("data_base64", None)
     if data is not None and encoded is not None:
@@ -74,9 +76,10 @@ def one(raw: msgspec.Raw) -> CloudEvent:
 
 def binary(headers: Mapping[str, str], body: bytes) -> CloudEvent:
     """Read one in the binary mode: attributes in headers, the body is the data (HTTP binding §3.1)."""
-    attributes: dict[str, Any] = {
-        name[3:]: _header(value) for name, value in headers.items() if name.startswith("ce-")
-    }
+    given = [(name[3:], _header(value)) for name, value in headers.items() if name.startswith("ce-")]
+    attributes: dict[str, Any] = dict(given)
+    if len(attributes) < len(given):
+        raise Malformed("an attribute is given twice")
     data = (
         _from_bytes(body, headers.get("content-type", "application/json")) if body else msgspec.Raw(b"null")
     )
@@ -93,7 +96,7 @@ def pointer(ours: str | None) -> str | None:
 
 
 def _attribute(name: str, value: msgspec.Raw) -> Any:
-    found = msgspec.json.decode(value)
+    found = decode(_decode_value, bytes(value).decode())
     if not isinstance(found, str | bool | int):  # JSON event format §2.2
         raise Invalid("an attribute is a string, a boolean or an integer", f"#/{name}")
     return found
@@ -110,7 +113,7 @@ def _header(value: str) -> str:
 
 
 def _base64(raw: msgspec.Raw) -> bytes:
-    text = msgspec.json.decode(raw)
+    text = decode(_decode_value, bytes(raw).decode())
     try:
         return b64decode(text if isinstance(text, str) else "!", validate=True)
     except ValueError:
@@ -119,7 +122,7 @@ def _base64(raw: msgspec.Raw) -> bytes:
 
 def _from_bytes(data: bytes, content_type: str) -> msgspec.Raw:
     """Return JSON for what came as bytes: itself, a string of text, or one of base64."""
-    kind = content_type.partition(";")[0].strip()
+    kind = content_type.partition(";")[0].strip().lower()
     if _JSON.fullmatch(kind):
         return decode(_decode_any, utf8(data))
     text = utf8(data) if kind.startswith("text/") else b64encode(data).decode()

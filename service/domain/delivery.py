@@ -215,10 +215,12 @@ class Delivery:
     def follow(self, last: int, hub: int) -> int | None:
         """Let a quiet client's cursor follow the hub.
 
-        ``last`` is the position of the last entry that was written to it live. Without this, a client
-        that acknowledges by itself would keep an old cursor for as long as nothing is sent to it.
+        ``last`` is the position of the last entry that was written live where it listens. Without this, a
+        client that acknowledges by itself would keep an old cursor for as long as nothing is sent to it.
         """
-        if self.state is State.LIVE and self.manual and max(last, self.sent) <= self.acked < hub:
+        # Before it was live it may have been spared that one: replay leaves out what has expired.
+        last = max(last, self.sent) if last > self.written else self.sent
+        if self.state is State.LIVE and self.manual and last <= self.acked < hub:
             self.acked = hub
             return hub
         return None

@@ -142,8 +142,8 @@ class Submission(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True):
     """Where a unit went: ``entries`` positions from ``first`` on, or put off as ``pending``.
 
-    ``replayed`` says that it had been accepted before, and this is where the original stands;
-    ``repeated``, that its whole request had been, so that the original was the same.
+    ``replayed`` says that its key had been used before, and this is where the original stands;
+    ``repeated``, that its whole request had been carried out before.
     """
 
     first: int

@@ -167,7 +167,7 @@ def _check_options(event: EventIn, addresses: Sequence[str], rules: Rules, now: 
         raise Invalid("goes with undelivered_after", "#/undelivered_unless")
     if event.deliver_at is None:
         return None
-    due_at = event.deliver_at.timestamp()
+    due_at = max(0.0, event.deliver_at.timestamp())  # year 1 may be year 0 in UTC, which cannot be shown
     if due_at > now + rules.horizon:
         raise Invalid(f"must be within {rules.horizon:.0f} s from now", "#/deliver_at")
     return due_at

@@ -47,10 +47,11 @@ ORDINARY: Final = frozenset({1000, 1001, 1005, 1006, 1012})
 
 
 class Asked(NamedTuple):
-    """What a client asks for at connect, beside its token."""
+    """What a client asks for at connect, beside its token. It says that it has all up to ``has``."""
 
     device: str = "default"
     after: int | None = None
+    has: int = 0
     manual: bool = False
     presence: bool = False
 
@@ -132,7 +133,7 @@ class Gateway:
         self.count += 1
         try:
             self._check_still_welcome(connection, claims)
-            session = await self.sessions.open(claims.user, asked.device, asked.after)
+            session = await self.sessions.open(claims.user, asked.device, asked.after, asked.has)
             self._check_still_welcome(connection, claims)
         except BaseException:
             self.abandon(connection)

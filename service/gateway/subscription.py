@@ -44,7 +44,8 @@ class Subscription(Entrance):
         token = self._credentials(request.headers, query)
         asked = read_query(query)._replace(manual=True)
         if last := header(request.headers, b"last-event-id"):
-            asked = asked._replace(after=position_of(last, "#/Last-Event-ID"))
+            position = position_of(last, "#/Last-Event-ID")
+            asked = asked._replace(after=position, has=position)
         await self._admit(token, asked)
 
     def _accept(self) -> bytes:

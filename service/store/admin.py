@@ -35,10 +35,12 @@ where not ban
 """
 
 
+# What an append is using anew it has locked, under the lock of the appends, and may wait for another of them.
 FORGET_KEYS: Final = """
 delete from tidings.idempotency_keys where ctid = any (array(
     select ctid from tidings.idempotency_keys
-    where created_at < clock_timestamp() - make_interval(secs => $1) limit 10000))
+    where created_at < clock_timestamp() - make_interval(secs => $1) limit 10000
+    for update skip locked))
 """
 
 

@@ -42,7 +42,7 @@ class _Repeat(NamedTuple):
     key: int
     position: int
     entries: int
-    pending: list[int] | None
+    pending: list[int | None] | None
     clash: bool
 
 
@@ -195,15 +195,16 @@ class _Reading:
             repeat = self._natural.get(self._number)
             self._number += 1
             if unit.due_at is None:
-                own = Outcome(position, len(unit.drafts), replayed=True, repeated=True)
+                own = Outcome(position, len(unit.drafts), repeated=True)
                 position += len(unit.drafts)
                 self._position += len(unit.drafts)
             else:
                 next(self._pending)
                 put_off = next(pending, None)  # another body may put off more; it is refused
-                own = Outcome(0, len(unit.drafts), replayed=True, repeated=True, pending=put_off)
+                # One that was left out then, and is cancelled now, is nowhere.
+                own = Outcome(0, len(unit.drafts), put_off is None, repeated=True, pending=put_off)
                 repeat = repeat if put_off is None else None
-            outcomes.append(own if repeat is None else _original(repeat))
+            outcomes.append(own if repeat is None else _original(repeat, repeated=True))
         return outcomes
 
     def _entry(self, position: int, draft: Draft) -> Entry:
@@ -214,6 +215,6 @@ class _Reading:
         )  # fmt: skip
 
 
-def _original(repeat: _Repeat) -> Outcome:
+def _original(repeat: _Repeat, *, repeated: bool = False) -> Outcome:
     pending = repeat.pending[0] if repeat.pending and not repeat.position else None
-    return Outcome(repeat.position, repeat.entries, replayed=True, pending=pending)
+    return Outcome(repeat.position, repeat.entries, replayed=True, repeated=repeated, pending=pending)

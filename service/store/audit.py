@@ -1,7 +1,7 @@
 """The audit log: what admins did, written in the same commit as the act itself.
 
-An act that is one statement becomes part of one (``audited``), since nothing may hold the append's
-lock over a round trip. An act that needs a transaction calls ``record`` within it.
+An act is one statement and its record becomes part of it (``audited``), since nothing may hold the
+append's lock over a round trip.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,6 @@ Action = Literal[
     "token.revoke", "revocation.lift", "connection.disconnect",
     "key.create", "key.rotate", "key.delete", "device.forget", "user.erase", "log.prune",
 ]  # fmt: skip
-
-RECORD: Final = """
-insert into tidings.audit (actor, request_id, action, detail, subject) values ($1, $2, $3, $4, $5)
-"""
 
 FORGET: Final = """
 delete from tidings.audit where id = any (array(
@@ -56,17 +52,7 @@ def record_of(
     by: Actor, action: Action, detail: Mapping[str, object] | None = None
 ) -> tuple[str, str, Action, str]:
     """Return the parameters that an ``audited`` statement begins with; ``detail`` must hold no secret."""
-    return by.key, by.request_id, action, _encode(detail or {})
-
-
-async def record(
-    connection: asyncpg.Connection, by: Actor, action: Action, subject: str,
-    detail: Mapping[str, object] | None = None,
-) -> None:  # fmt: skip
-    """Record an act within the transaction that carries it out; see ``record_of``."""
-    if not connection.is_in_transaction():
-        raise RuntimeError("an act and its record belong into one transaction")
-    await connection.execute(RECORD, *record_of(by, action, detail), subject)
+    return by.key, by.request_id, action, msgspec.json.encode(detail or {}).decode()
 
 
 async def forget(connection: asyncpg.Connection, age: float) -> None:
@@ -86,7 +72,3 @@ async def listed(
     bounds += [] if before is None else [audit.c.id > before]
     bounds += [audit.c[name] == value for name, value in equal.items() if value is not None]
     return await database.rows(sa.select(audit).where(*bounds).order_by(audit.c.id.desc()).limit(limit))
-
-
-def _encode(value: object) -> str:
-    return msgspec.json.encode(value).decode()

@@ -182,6 +182,6 @@ def refusal(error: BaseException) -> TidingsError:
         return RateLimited(str(error))
     if state == NOT_YOURS:
         return Forbidden(str(error))
-    if state[:2] in {"22", "23"} and "no partition" not in str(error):
+    if state[:2] in {"22", "23", "54"} and "no partition" not in str(error):
         return Invalid("the database refuses this value")
     return Unavailable("the database cannot be reached just now")

@@ -11,7 +11,7 @@ import msgspec
 from service.domain.due import Reader
 from service.domain.errors import Unavailable
 from service.domain.events import Entry, Group, Outcome
-from service.domain.recent import Gap, Interval, Page
+from service.domain.recent import FOREVER, Gap, Interval, Page
 from service.domain.revocations import Revocation
 from service.store.database import one
 
@@ -84,7 +84,9 @@ select e.*, tidings.head() as head, date_part('epoch', clock_timestamp()) as now
 from tidings.log l cross join tidings.position p
 left join lateral (
     select {COLUMNS} from tidings.events
-    where address = 'control' and position > $1 order by position limit 1000) e on true
+    where (address, position) > ('control', $1) and (address, position) <= ('control', {FOREVER})
+      and position > $1
+    order by address, position limit 1000) e on true
 """
 
 # An event that was put off is in the log by now, and its key says where, or it still waits.

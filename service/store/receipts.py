@@ -114,12 +114,14 @@ cross join lateral (
         ) i(address, since, until)
         cross join lateral (
             select from tidings.events e
-            where e.address = i.address and e.kind = 'event' and e.recalled is null
-              and e.position > greatest(d.cursor, i.since) and e.position <= i.until
+            where (e.address, e.position) > (i.address, greatest(d.cursor, i.since))
+              and (e.address, e.position) <= (i.address, i.until)
+              and e.position > greatest(d.cursor, i.since)
+              and e.kind = 'event' and e.recalled is null
               and (e.expires_at is null or e.expires_at > clock_timestamp())
               and (e.exclude is null
                    or not e.exclude::jsonb ?| array[d.user_id, d.user_id || E'\\n' || d.device])
-            limit $4) e
+            order by e.address, e.position limit $4) e
         limit $4) e
 ) due
 where d.user_id = $1 and d.device > $2 order by d.device limit $3

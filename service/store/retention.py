@@ -9,6 +9,7 @@ from typing import Final
 import asyncpg
 
 from service.domain.retention import SPAN, Held, Partition
+from service.store.audit import Actor, audited, record_of
 from service.store.database import one
 
 BOUNDS: Final = "select l.floor, p.last_value as drawn from tidings.log l cross join tidings.position p"
@@ -35,6 +36,11 @@ left join lateral (
     order by e.position desc limit 1) last on true
 order by c.start
 """
+
+RAISE: Final = "select case when tidings.raise_floor($1, $2) then $1 end as position"
+RAISE_BY: Final = audited(
+    "select case when tidings.raise_floor($5, $6) then $5 end as position", "act.position::text"
+)
 
 FORGET_MEMBERSHIPS: Final = """
 delete from tidings.memberships where ctid = any (array(
@@ -68,10 +74,18 @@ async def close_partition(connection: asyncpg.Connection, partition: Partition) 
     return closed
 
 
-async def raise_floor(connection: asyncpg.Connection, floor: int, below: int) -> bool:
-    """Declare gone what is at or below ``floor``; False where something has come before ``below``."""
-    raised: bool = await connection.fetchval("select tidings.raise_floor($1, $2)", floor, below)
-    return raised
+async def raise_floor(
+    connection: asyncpg.Connection, floor: int, below: int, by: Actor | None = None
+) -> bool:
+    """Declare gone what is at or below ``floor``; False where something has come before ``below``.
+
+    It is recorded where an admin asked for it.
+    """
+    if by is None:
+        row = await one(connection, RAISE, floor, below)
+    else:
+        row = await one(connection, RAISE_BY, *record_of(by, "log.prune"), floor, below)
+    return row["position"] is not None
 
 
 async def forget_memberships(connection: asyncpg.Connection, floor: int) -> None:

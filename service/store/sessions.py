@@ -8,6 +8,7 @@ import asyncpg
 
 from service.domain.delivery import Membership, Session, Source
 from service.domain.recent import Interval
+from service.store.inbox import first_seen
 
 OPEN: Final = "select * from tidings.open_sessions($1, $2, $3, $4, $5, $6)"
 
@@ -80,7 +81,13 @@ async def open_sessions(
     """
     users, devices, afters, known = zip(*wanted, strict=True)
     rows = await connection.fetch(OPEN, users, devices, afters, known, max_devices, base)
-    return [_session(*row) for row in rows]
+    # Whoever comes back before their erasure is done may lose the one row and keep the other.
+    lost = {user for user, row in zip(users, rows, strict=True) if row["first_seen"] is None}
+    anew = {user: await first_seen(connection, user) for user in lost}
+    return [
+        _session(head, floor, anew.get(user, since), *rest)
+        for user, (head, floor, since, *rest) in zip(users, rows, strict=True)
+    ]
 
 
 def _session(

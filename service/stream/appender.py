@@ -176,8 +176,13 @@ class Appender:
             self._settle(group, [error])
             return
         middle = len(group) // 2
-        await self._commit(link, group[:middle])
-        await self._commit(link, group[middle:])
+        front, back = group[:middle], group[middle:]
+        try:
+            await self._commit(link, front)
+        except BaseException:
+            self._settle(back, [Unavailable("the service is shutting down")] * len(back))
+            raise
+        await self._commit(link, back)
 
     def _settle(self, group: Sequence[_Waiting], results: Sequence[list[Outcome] | TidingsError]) -> None:
         """Answer whoever waits for a group: each with what became of its own."""
@@ -198,7 +203,7 @@ class Appender:
             if isinstance(result, TidingsError):
                 self._metrics.append_outcomes.labels(result.code).inc(len(waiting.submission.units))
             else:
-                again = sum([outcome.replayed for outcome in result])
+                again = sum([outcome.replayed or outcome.repeated for outcome in result])
                 replayed += again
                 appended += len(result) - again
         self._metrics.append_outcomes.labels("replayed").inc(replayed)

@@ -116,7 +116,11 @@ class Callbacks:
                     and (reason := undelivered(standing, unless_read=each.unless_read)) is not None
                 }
                 await store.done(connection, [c.position for c in claimed if c.position not in reasons])
-                entries = {entry.position: entry for entry in await events.at(connection, list(reasons))}
+                entries = {
+                    entry.position: entry
+                    for entry in await events.at(connection, list(reasons))
+                    if entry.address.startswith("user:")  # else it has just been erased
+                }
         except TidingsError as error:
             log.warning("cannot see which events are undelivered: %s", error)
             return []

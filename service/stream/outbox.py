@@ -60,8 +60,12 @@ class Outbox(Generic[R]):
         parts, self._parts, self.held = self._parts, {}, 0
         if same is not None:
             send(*same)
+        before: list[bytes] = []
+        joined = b""
         for recipient, frames in parts.items():
-            send({recipient: recipient.send}, b"".join(frames))
+            if frames != before:  # else whoever translates them has done so
+                before, joined = frames, b"".join(frames)
+            send({recipient: recipient.send}, joined)
 
 
 def send(receivers: Mapping[R, Send], frames: bytes) -> None:

@@ -33,13 +33,13 @@ class First(NamedTuple):
     receipt: store.Receipt | None
     after: float
     waited: bool = True
-    """False where too many wait already, or the database could not be asked: then nothing is known."""
+    """False where too many wait, the database cannot be asked or this instance leaves: nothing is known."""
 
 
 class _Waiting:
     def __init__(self, positions: Mapping[str, int]) -> None:
         self.positions = positions
-        self.heard: asyncio.Queue[tuple[str, str]] = asyncio.Queue(MAX_HEARD)
+        self.heard: asyncio.Queue[tuple[str, str] | None] = asyncio.Queue(MAX_HEARD)
 
 
 class Receipts:
@@ -51,6 +51,14 @@ class Receipts:
         self._cursors = cursors
         self._waiting: dict[_Waiting, None] = {}
         self._by_address: dict[str, dict[_Waiting, None]] = {}
+        self._leaving = False
+
+    def leave(self) -> None:
+        """Let nobody wait from now on: what was committed is to be answered before this instance ends."""
+        self._leaving = True
+        for waiting in self._waiting:
+            if not waiting.heard.full():  # else it is awake
+                waiting.heard.put_nowait(None)
 
     async def first(self, positions: Mapping[str, int], seconds: float) -> First:
         """Wait until any device has received any of these events, given by address; raises nothing.
@@ -60,7 +68,7 @@ class Receipts:
         begun = asyncio.get_running_loop().time()
         if not positions:
             return First(None, 0.0)
-        if len(self._waiting) >= MAX_WAITING:
+        if self._leaving or len(self._waiting) >= MAX_WAITING:
             return First(None, 0.0, waited=False)
         waiting = _Waiting(positions)
         self._add(waiting)
@@ -71,14 +79,15 @@ class Receipts:
             return First(None, 0.0, waited=False)
         finally:
             self._remove(waiting)
-        return First(receipt, asyncio.get_running_loop().time() - begun)
+        after = asyncio.get_running_loop().time() - begun
+        return First(receipt, after, waited=receipt is not None or not self._leaving)
 
     async def _search(self, waiting: _Waiting, deadline: float) -> store.Receipt | None:
         loop = asyncio.get_running_loop()
         everything = list(waiting.positions.values())
         users = [at for address, at in waiting.positions.items() if address.startswith("user:")]
         found = await self._look(everything)  # it may be a repetition of what was received long ago
-        while found is None and (left := deadline - loop.time()) > 0:
+        while found is None and not self._leaving and (left := deadline - loop.time()) > 0:
             device = None
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, LOOK_EVERY)):

@@ -16,6 +16,7 @@ from service.domain.retention import Held, Keep, Partition, plan
 from service.observe.metrics import Metrics
 from service.store import log as events
 from service.store import retention as store
+from service.store.audit import Actor
 from service.store.database import Database
 
 log = logging.getLogger("tidings.retention")
@@ -62,8 +63,11 @@ class Retention:
             log.info("pruned the log", extra={"floor": pruned.floor, "partitions": len(pruned.dropped)})
 
 
-async def prune(database: Database, keep: Keep, *, dry_run: bool = False) -> Pruned:
-    """Let go of what is not to be kept. Partitions that are still being read are left for the next time."""
+async def prune(database: Database, keep: Keep, *, by: Actor | None = None, dry_run: bool = False) -> Pruned:
+    """Let go of what is not to be kept, ``by`` an admin or by itself.
+
+    Partitions that are still being read are left for the next time.
+    """
     async with database.connection() as connection:
         held = await store.held(connection)
         wanted = plan(held, keep)
@@ -73,7 +77,7 @@ async def prune(database: Database, keep: Keep, *, dry_run: bool = False) -> Pru
             await events.ensure_partitions(connection)
             await store.close_partition(connection, wanted.close)
         if wanted.floor > held.floor:
-            if not await store.raise_floor(connection, wanted.floor, wanted.below):
+            if not await store.raise_floor(connection, wanted.floor, wanted.below, by):
                 return Pruned(held, held.floor, [], [])
             await store.forget_memberships(connection, wanted.floor)
         # Only one can be pending at a time, and it stands in the way of the others.

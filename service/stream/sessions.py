@@ -42,14 +42,16 @@ class Sessions:
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
 
-    async def open(self, user: str, device: str, after: int | None) -> Session:
+    async def open(self, user: str, device: str, after: int | None, has: int = 0) -> Session:
         """Return a device's session; ``after`` is the position that it asks to start after, if any.
 
+        It has passed over what lies before that, but for all up to its cursor, or to what it ``has``.
         Its row and its user's are committed by then. Raises RateLimited where it is one device too
         many, and Unavailable.
         """
         session: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
-        wanted = store.Wanted(user, device, after, self._cursors.waiting(user, device))
+        known = max(has, self._cursors.waiting(user, device))
+        wanted = store.Wanted(user, device, after, known)
         self._waiting.append(_Waiting(wanted, session))
         self._arrived.set()
         return await session

@@ -17,8 +17,6 @@ from service.api import events
 from service.api.access import Admin
 from service.app import create_app
 from service.settings import Settings
-from service.store import audit
-from service.store.audit import Actor
 from tests.harness import Server, eventually
 
 Start = Callable[..., Awaitable[Server]]
@@ -202,23 +200,6 @@ async def test_records_come_newest_first_in_pages_and_by_what_they_are_about(ser
     assert len(await records(server, action="key.create")) == 5
     assert await records(server, actor="nobody") == []
     assert (await server.http.get("/v1/audit", params={"after": "x"})).status_code == 422
-
-
-async def test_an_act_of_several_statements_is_recorded_within_its_transaction(
-    db: asyncpg.Connection,
-) -> None:
-    by = Actor("admin", "r-1")
-    with pytest.raises(RuntimeError):
-        await audit.record(db, by, "user.erase", "alice")
-    transaction = db.transaction()
-    await transaction.start()
-    await audit.record(db, by, "user.erase", "alice", {"devices": 2})
-    await transaction.rollback()
-    assert await db.fetchval("select count(*) from tidings.audit") == 0
-    async with db.transaction():
-        await audit.record(db, by, "user.erase", "alice", {"devices": 2})
-    row = await db.fetchrow("select actor, request_id, action, subject, detail from tidings.audit")
-    assert tuple(row) == ("admin", "r-1", "user.erase", "alice", '{"devices":2}')
 
 
 async def test_records_are_forgotten_after_their_time(start: Start, db: asyncpg.Connection) -> None:

@@ -171,6 +171,29 @@ async def test_what_is_gone_is_not_told(start: Start, receiver: Receiver, db: as
     assert receiver.calls == []
 
 
+async def test_what_is_erased_after_it_was_claimed_is_not_told(
+    start: Start, receiver: Receiver, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standings, erased = callbacks.receipts.standings, asyncio.Event()
+
+    async def late(connection: asyncpg.Connection, positions: list[int]) -> Any:
+        if not erased.is_set():
+            await db.execute("insert into tidings.erasures (user_id) values ('alice')")
+            while await db.fetchval("select tidings.erase_some(0, 'alice', 100)"):
+                continue
+            erased.set()
+        return await standings(connection, positions)
+
+    monkeypatch.setattr(callbacks.receipts, "standings", late)
+    server = await start(**receiver.settings)
+    await watched(server)
+    await erased.wait()
+    await watched(server, "bob")
+    await eventually(lambda: receiver.calls)
+    await eventually(lambda: settled(db))
+    assert [call["user"] for call in receiver.calls] == ["bob"]
+
+
 async def test_a_device_that_has_what_replaced_it_lacks_nothing(
     start: Start, receiver: Receiver, db: asyncpg.Connection
 ) -> None:

@@ -379,9 +379,13 @@ async def test_prune_keeps_what_a_repeated_id_is_answered_with(run: Run, age: st
 async def test_prune_says_what_is_still_being_read(
     run: Run, database_url: str, db: asyncpg.Connection
 ) -> None:
-    await db.fetchval("select tidings.append_one(0, 'event', 'everyone', 't', '1')")
+    acts = "select actor, action, subject from tidings.audit"
+    last = await db.fetchval("select tidings.append_one(0, 'event', 'everyone', 't', '1')")
     await db.execute("update tidings.events set time = time - interval '40 days'")
     async with db.transaction():
         await db.fetch("select * from tidings.events")
         assert "1 more are still being read" in (await run("prune", database_url=database_url)).out
+    # Nobody gets it any more, so it is on record from then on, and once.
+    assert await db.fetch(acts) == [("command line", "log.prune", str(last))]
     assert "deleted 1 of 3" in (await run("prune", database_url=database_url)).out
+    assert len(await db.fetch(acts)) == 1

@@ -21,8 +21,8 @@ PATIENCE = 240.0
 CLIENT = "a client that no revocation names by chance"
 
 # A request that fits the document may still be too large, by limits that add up over its fields. What goes
-# with what in an event, and how far off it may be, no schema can tell. In a partial batch each event is
-# refused by itself.
+# with what in an event or a key, and how far off it may be, no schema can tell. In a partial batch each
+# event is refused by itself.
 CONFIG = """
 seed = 1
 [generation]
@@ -34,6 +34,9 @@ expected-statuses = ["2xx", 401, 403, 404, 409, 413, 429]
 include-operation-id = ["publishEvent", "publishEvents"]
 checks.positive_data_acceptance.enabled = false
 checks.negative_data_rejection.expected-statuses = ["4xx", 207]
+[[operations]]
+include-operation-id = "createKey"
+checks.positive_data_acceptance.enabled = false
 [[operations]]
 include-operation-id = "publishEvent"
 parameters = { "query.wait" = 0.05 }

@@ -80,15 +80,25 @@ async def a_life(server: Server) -> None:
                 "publish", to=to, event="said", data=SECRET_WORDS, id=f"{SECRET_WORDS} {to}"
             )
             assert sent["type"] == "ok"
-        await phone.ask("publish", to="room:made-by-api", event="said", data=SECRET_WORDS, echo=False)
+        sent = await phone.ask("publish", to="room:made-by-api", event="said", data=SECRET_WORDS, echo=False)
+        assert (await server.http.delete(f"/v1/events/{sent['position']}")).status_code == 200
     async with await server.live(ALICE, device="laptop"):
         pass
+    await (await server.live(ALICE, device="a phone of hers")).close()
+    forgotten = f"/v1/users/{ALICE}/devices/a phone of hers"
+    assert (await server.http.delete(forgotten)).status_code == 204
     mark = {"Authorization": f"Bearer {token(ALICE)}"}
     read = await server.http.post("/v1/inbox/read", json={"up_to": 10**9}, headers=mark)
     assert read.status_code == 200, read.text
     later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     for to in (f"user:{ALICE}", [f"user:{ALICE}", "user:bob"]):
-        put_off = {"to": to, "type": "t", "deliver_at": later, "data": SECRET_WORDS * isinstance(to, str)}
+        put_off = {
+            "to": to, "type": "t", "deliver_at": later, "data": SECRET_WORDS * isinstance(to, str),
+            "exclude": ["bob", ALICE],
+        }  # fmt: skip
+        assert (await server.http.post("/v1/events", json=put_off)).status_code == 202
+    for exclude in ([ALICE], ["bob", ALICE]):
+        put_off = {"to": "room:later", "type": "t", "deliver_at": later, "exclude": exclude}
         assert (await server.http.post("/v1/events", json=put_off)).status_code == 202
     await server.publish("room:made-by-api", data="kept")
 
@@ -113,7 +123,9 @@ async def test_after_an_erasure_no_table_knows_the_user(server: Server, db: asyn
     assert await mentions(db, ALICE, SECRET_WORDS) == {
         ("revocations", "user_id"), ("events_", "data"), ("audit", "subject"),
     }  # fmt: skip
-    assert await db.fetch("select addresses from tidings.pending") == [(["user:bob"],)]
+    assert await db.fetch("select addresses, exclude from tidings.pending order by id") == [
+        (["user:bob"], '["bob"]'), (["room:later"], None), (["room:later"], '["bob"]'),
+    ]  # fmt: skip
     named = await db.fetch("select kind, address from tidings.events where position($1 in data) > 0", ALICE)
     assert [tuple(row) for row in named] == [("revoked", "control")]
     assert await mentions(db, SECRET_WORDS) == set()
@@ -282,3 +294,50 @@ async def test_what_stands_below_a_user_is_no_user_to_erase(
 async def test_a_user_that_cannot_be_is_refused(server: Server) -> None:
     answer = await server.http.delete("/v1/users/a%01b")
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/user")
+
+
+async def test_a_mark_and_the_last_step_do_not_wait_for_each_other(
+    db: asyncpg.Connection, database_url: str
+) -> None:
+    """Whoever came back too early marks something as read; neither may keep the appends waiting."""
+    mark = "select * from tidings.mark_read(0, $1, $2, null)"
+    await db.execute("select tidings.first_seen($1)", ALICE)
+    for upto in range(2):
+        await db.execute("select tidings.append_one(0, 'event', 'everyone', 't', '1')")
+        if not upto:
+            await db.execute(mark, ALICE, 100)
+    await db.execute("update tidings.events set address = 'erased' where kind = 'read'")
+    await erasure.erase(db, 0, Actor("k", "r"), ALICE, issued_before=1)
+    await db.execute("update tidings.erasures set searched_to = tidings.head()")
+    one, two = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+
+    async def waiting(count: int) -> None:
+        async def wait() -> bool:
+            return bool(await db.fetchval(
+                "select count(*) = $1 from pg_stat_activity"
+                " where datname = current_database() and wait_event_type = 'Lock'", count
+            ))  # fmt: skip
+
+        await eventually(wait)
+
+    async with db.transaction():
+        await db.execute("select pg_advisory_xact_lock(32766977284925299)")
+        marking = asyncio.create_task(one.fetchrow(mark, ALICE, 100))
+        await waiting(1)
+        erasing = asyncio.create_task(erasure.erase_some(two, 0, ALICE))
+        await waiting(2)
+    await asyncio.gather(marking, erasing)
+    await one.close()
+    await two.close()
+
+
+async def test_who_comes_back_in_the_middle_of_it_can_connect(server: Server, db: asyncpg.Connection) -> None:
+    """A step may come between the two rows of a handshake: it takes the user, and the device is made then."""
+    await db.execute(
+        "insert into tidings.devices (user_id, device, start, cursor) values ($1, 'default', 0, 0)", ALICE
+    )
+    async with await server.live(ALICE) as phone:
+        seen = await server.publish("everyone")
+        assert (await phone.events(1))[0]["position"] == seen
+    async with await server.live(ALICE, after=0) as phone:
+        assert [f["position"] for f in phone.frames if f["type"] == "event"] == [seen]

@@ -159,6 +159,25 @@ async def test_last_event_id_gives_exactly_the_rest_and_is_an_acknowledgement(
     assert await cursor_of(db, "alice") == sent[2]
 
 
+async def test_what_was_acknowledged_by_coming_back_has_been_received(server: Server) -> None:
+    async with await listening(server, "alice") as source:
+        sent = await server.publish("user:alice")
+        await source.until("event", position=sent)
+    assert await state_of(server, sent) == "pending"
+    async with await listening(server, "alice", headers={"Last-Event-ID": source.parser.last_id}):
+        assert await state_of(server, sent) == "received"
+    passed_over = await server.publish("user:alice")
+    async with await listening(server, "alice", after=passed_over):
+        assert await state_of(server, passed_over) == "skipped"
+        assert await state_of(server, sent) == "received"
+
+
+async def state_of(server: Server, position: int) -> str:
+    [held] = (await server.http.get(f"/v1/events/{position}/deliveries")).json()["data"]
+    state: str = held["state"]
+    return state
+
+
 async def test_over_many_interruptions_nothing_is_lost_and_nothing_comes_twice(start: Start) -> None:
     server = await start(recent_bytes=3000)
     async with await server.live("alice"):

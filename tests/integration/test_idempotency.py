@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
+from service.store import admin
 from tests.harness import Server, eventually
 from tests.proxy import database_proxy
 
@@ -81,6 +82,57 @@ async def test_a_repeat_among_events_that_were_accepted_by_their_ids(
     again = await sent(server, batch, "k", way, "/batch")
     assert again.content == first.content
     assert again.headers["idempotent-replayed"] == "true"
+
+
+@ways
+@pytest.mark.parametrize("other", [EVENT, EVENT | {"deliver_at": LATER}], ids=["at once", "for later"])
+async def test_a_repeat_among_events_that_had_been_put_off_by_their_ids(
+    server: Server, other: dict[str, Any], way: dict[str, str]
+) -> None:
+    old = await sent(server, EVENT | {"id": "own", "deliver_at": LATER}, "first", way)
+    batch = {"events": [EVENT, other | {"id": "own"}, EVENT | {"deliver_at": LATER}]}
+    first = await sent(server, batch, "k", way, "/batch")
+    assert first.json()["events"][2:4] == old.json()["events"]
+    assert (await sent(server, batch, "k", way, "/batch")).content == first.content
+
+
+async def test_what_was_left_out_of_a_request_and_is_cancelled_is_nowhere(server: Server) -> None:
+    later = EVENT | {"id": "own", "deliver_at": LATER}
+    [scheduled, _] = (await sent(server, later, "first", {})).json()["events"]
+    batch = {"events": [EVENT, later]}
+    first = await sent(server, batch, "k", {}, "/batch")
+    assert (await server.http.delete(f"/v1/scheduled/{scheduled['scheduled']}")).status_code == 204
+    again = await sent(server, batch, "k", {}, "/batch")
+    assert again.json()["events"] == first.json()["events"][:2]
+
+
+@ways
+@pytest.mark.parametrize("before", [0, 1])
+async def test_what_is_ephemeral_is_not_passed_on_again(
+    server: Server, before: int, way: dict[str, str]
+) -> None:
+    device = await server.live("a")
+    own = {"to": "user:b", "type": "t", "id": "own"}
+    for _ in range(before):
+        await sent(server, own, "first", way)
+    batch = {"events": [own, {"to": "user:a", "type": "ephemeral", "ephemeral": True}]}
+    for _ in range(2):
+        assert (await sent(server, batch, "k", way, "/batch")).status_code == 202
+    await server.publish("user:a", "last")
+    await device.until("event", event="last")
+    assert [f["event"] for f in device.frames if f["type"] == "event"] == ["ephemeral", "last"]
+
+
+async def test_a_partial_batch_that_is_judged_otherwise_by_now_is_no_repeat(
+    start: Start, db: asyncpg.Connection
+) -> None:
+    before, since = await start(max_data=100), await start(max_data=200)
+    batch = {"mode": "partial", "events": [EVENT | {"data": "x" * 150}, EVENT]}
+    first = await sent(before, batch, "k", {}, "/batch")
+    assert [result["status"] for result in first.json()["results"]] == [413, 202]
+    assert (await sent(before, batch, "k", {}, "/batch")).content == first.content
+    assert (await sent(since, batch, "k", {}, "/batch")).json()["code"] == "idempotency_key_reused"
+    assert await entries(db) == 2
 
 
 @pytest.mark.parametrize("first", [EVENT, EVENT | {"deliver_at": LATER}], ids=["at once", "for later"])
@@ -243,6 +295,23 @@ async def test_what_was_put_off_is_once_even_where_the_answer_was_lost(
         assert [e["position"] for e in shown[:2]] == [2, 3]
         assert shown[2]["scheduled"] == str(await db.fetchval("select id from tidings.pending"))
         assert await entries(db) == 3
+
+
+async def test_forgetting_keys_waits_for_nobody_who_uses_one_anew(
+    db: asyncpg.Connection, database_url: str
+) -> None:
+    """An append that is using several waits for the forgetting: the other way round too would be a circle."""
+    await db.execute(
+        "insert into tidings.idempotency_keys (producer, key, position, entries, created_at)"
+        " select 'p', n::text, 1, 1, now() - interval '9 days' from generate_series(1, 3) n"
+    )
+    other = await asyncpg.connect(database_url)
+    async with other.transaction():
+        await other.execute("update tidings.idempotency_keys set created_at = now() where key = '2'")
+        async with asyncio.timeout(1):
+            await admin.forget_keys(db, 86400)
+    assert await other.fetch("select key from tidings.idempotency_keys") == [("2",)]
+    await other.close()
 
 
 async def test_a_key_is_forgotten_after_its_window(server: Server, db: asyncpg.Connection) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from random import Random
 from typing import Any
 from uuid import uuid4
 
@@ -10,11 +11,15 @@ import asyncpg
 import httpx
 import pytest
 
-from service.domain.errors import Invalid, Unavailable
+from service.domain.errors import Invalid, OutcomeUnknown, Unavailable
 from service.domain.events import Draft, Submission, Unit
+from service.observe.metrics import Metrics
 from service.store import append as store
+from service.store.database import Database
 from service.stream import appender as appender_module
-from tests.harness import Server, eventually
+from service.stream.appender import Appender
+from tests.harness import PATIENCE, Server, eventually
+from tests.pending import held_up
 from tests.proxy import database_proxy
 
 Start = Callable[..., Awaitable[Server]]
@@ -145,9 +150,19 @@ async def test_keys_scopes_and_address_patterns(server: Server) -> None:
         assert (await http.post("/v1/events", json=event, headers=limited)).status_code == 401
 
 
-async def test_a_value_the_database_refuses_hurts_nobody_else(server: Server, db: asyncpg.Connection) -> None:
+# An index takes 2,704 bytes, compressed; a CloudEvent's source may be longer where it is no ASCII.
+LONG = "".join(Random(1).choices([chr(n) for n in range(0x4E00, 0x9FFF)], k=1024))
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [Unit([Draft("user:a", "test", '"\x00"')]), Unit([Draft("user:a", "test", "0")], "p", f"ce:{LONG}\n1")],
+    ids=["data", "key"],
+)
+async def test_a_value_the_database_refuses_hurts_nobody_else(
+    server: Server, db: asyncpg.Connection, poison: Unit
+) -> None:
     appender = server.service.appender
-    poison = Unit([Draft("user:a", "test", '"\x00"')])
     good = [Unit([Draft("user:a", "test", str(n))]) for n in range(50)]
     units = [*good[:20], poison, *good[20:35], poison, *good[35:]]
     results = await asyncio.gather(*(appender.append(u) for u in units), return_exceptions=True)
@@ -256,6 +271,26 @@ async def test_who_stops_waiting_takes_nothing_from_the_others(
     rows = await db.fetch("select position, address from tidings.events where type = 't' order by position")
     assert [row["address"] for row in rows] == ["user:0", "user:1", "user:2"]
     assert [outcome.first for outcome in outcomes] == [row["position"] for row in rows[1:]]
+
+
+async def test_what_a_refused_value_kept_waiting_is_told_when_the_service_ends(
+    database_url: str, db: asyncpg.Connection
+) -> None:
+    good, poison = (Unit([Draft("user:a", "test", data)]) for data in ("1", '"\x00"'))
+    database = Database(database_url, 1)
+    appender = Appender(
+        database, Metrics(), committed=lambda _: None, seen=lambda: 0, timeout=PATIENCE, window=60.0
+    )
+    running = asyncio.create_task(appender.run())
+    async with held_up(db):
+        futures = [appender.submit([unit]) for unit in (good, poison, good)]
+        await eventually(lambda: db.fetchval("select exists (select from pg_locks where not granted)"))
+        running.cancel()
+        async with asyncio.timeout(PATIENCE):
+            results = await asyncio.gather(*futures, return_exceptions=True)
+    assert [type(result) for result in results] == [OutcomeUnknown, Unavailable, Unavailable]
+    await asyncio.gather(running, return_exceptions=True)
+    await database.close()
 
 
 async def test_a_retry_goes_by_the_window_of_the_first_attempt(db: asyncpg.Connection) -> None:

@@ -129,6 +129,17 @@ async def test_an_expired_key_is_refused_everywhere_also_by_its_former_secret(st
             await status_is(server, each["key"], 401)
 
 
+@pytest.mark.parametrize(
+    "never", ["9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00Z"]
+)
+async def test_a_time_that_a_driver_takes_for_infinite_ends_no_instance(server: Server, never: str) -> None:
+    order = {"name": "n", "scopes": ["publish"], "expires_at": never}
+    answer = await server.http.post("/v1/keys", json=order)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/expires_at")
+    last = await made_key(server, expires_at="9998-12-31T23:59:59-14:00")
+    await status_is(server, last["key"], 202)
+
+
 async def test_the_last_use_is_the_latest_on_any_instance_and_outlives_a_restart(
     start: Start, database_url: str
 ) -> None:
@@ -160,20 +171,23 @@ async def test_a_key_limited_to_addresses_reaches_nothing_else_by_any_call(serve
         server, scopes=["publish", "read", "tokens"], addresses=["room:shop.*", "user:alice"]
     )
     headers = {"Authorization": f"Bearer {limited['key']}"}
+    foreign = {
+        "room": "orders", "user": "bob", "id": "1", "device": "phone",
+        "position": await server.publish("user:bob", data="kept"),
+    }  # fmt: skip
     tried = 0
     async with httpx.AsyncClient(base_url=server.url, headers=headers) as http:
         for call, route in routes():
             method, path = call.split()
             if needs_admin(route.dependant):
-                answer = await http.request(method, path.format(id="x", user="bob", device="phone"), json={})
+                answer = await http.request(method, path.format(**foreign), json={})
                 assert answer.status_code in {403, 422}, call
             elif "{" in path:
-                foreign = path.format(room="orders", user="bob", id="1", position="1", device="phone")
                 body = {"add": ["carol"]} if method == "POST" else None
-                answer = await http.request(method, foreign, json=body)
-                assert answer.status_code in {401, 403, 404}, call
+                answer = await http.request(method, path.format(**foreign), json=body)
+                assert answer.status_code == 404 if "{id}" in path else answer.status_code in {401, 403}, call
                 tried += 1
-        assert tried >= 6
+        assert tried >= 10
         for to in ("user:bob", "room:orders", "everyone", ["user:alice", "user:bob"]):
             for path, body in (
                 ("/v1/events", {"to": to, "type": "t"}),

@@ -1,6 +1,6 @@
 """A page costs what is in it, whatever else the log holds and whatever the planner believes of it.
 
-The log has 400,000 events in three partitions, each with a trap: one whose statistics know a dozen
+The log has a million events in three partitions, each with a trap: one whose statistics know a dozen
 addresses, so that a walk along the positions seems to find any of them soon; one with those of
 100,000 users; and one that was never analyzed.
 """
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import asyncpg
 import pytest
 
-from service.store import log
+from service.store import log, receipts
 from service.store.database import Database
 
 PARTITION = 4_194_304
@@ -22,10 +22,12 @@ ROOMS = [f"room:r{number}" for number in range(200)]
 """Of which twelve have news."""
 ADDRESSES = ["user:u7", "everyone", *ROOMS]
 LIMIT = 256
+BLOCKS = 4 * 5 + 1
+"""Of an index, to find out what is at an address: so many levels in so many partitions, about."""
 
 EVENTS = """
 insert into tidings.events (position, kind, address, type, data, time, lead, collapse_key)
-select {begin} + n * 25, 'event', {address}, 'test', '"something of an ordinary length, as such things are"',
+select {begin} + n * 10, 'event', {address}, 'test', '"something of an ordinary length, as such things are"',
        now(), 0, case when n % 30 = 0 then 'k' || n % 50 end
 from generate_series(1, {count}) n
 """
@@ -62,7 +64,7 @@ def crowded(lasting_database_url: str) -> str:
 
 async def fill(url: str) -> None:
     connection = await asyncpg.connect(url)
-    for number, (address, count) in enumerate([(FEW, 100_000), (MANY, 150_000), (MANY, 150_000)]):
+    for number, (address, count) in enumerate([(FEW, 200_000), (MANY, 400_000), (MANY, 400_000)]):
         child = f"tidings.events_{number * PARTITION}"
         await connection.execute(f"alter table {child} set (autovacuum_enabled = false)")
         await connection.execute(
@@ -71,11 +73,13 @@ async def fill(url: str) -> None:
         if number < 2:
             await connection.execute(f"analyze {child}")
     await connection.execute(
-        "insert into tidings.users values ('u7', 0); insert into tidings.devices values ('u7', 'd', 0, 0)"
+        "insert into tidings.users values ('u7', 0), ('idle', 9000000000);"
+        "insert into tidings.devices values ('u7', 'd', 0, 0), ('idle', 'd', 0, 0)"
     )
     await connection.execute(
         "insert into tidings.memberships (user_id, room, since, source)"
         " select 'u7', 'r' || n, 0, 'api' from generate_series(0, 199) n"
+        " union all select 'idle', 'idle' || n, 0, 'api' from generate_series(0, 199) n"
     )
     await connection.close()
 
@@ -131,8 +135,7 @@ async def test_a_page_reads_each_address_by_its_index_and_no_more_than_is_in_it(
     assert plan.indexes <= {"_position_idx", "_collapse_key_position_idx"}, plan.text
     replaced = 2 * LIMIT  # each of the page's may look for a newer one
     assert plan.rows <= (13 * LIMIT + replaced if addresses is ADDRESSES else 0), plan.text
-    # Three blocks lead to an address's place in an index, of at most five partitions.
-    assert plan.blocks <= len(addresses) * 3 * 5 + 4 * plan.rows + 100, plan.text
+    assert plan.blocks <= len(addresses) * BLOCKS + 4 * plan.rows, plan.text
 
 
 async def test_partitions_before_the_cursor_are_not_looked_at(connection: asyncpg.Connection) -> None:
@@ -142,14 +145,36 @@ async def test_partitions_before_the_cursor_are_not_looked_at(connection: asyncp
     assert end.blocks < whole.blocks * 2 / 3, end.text
 
 
-async def test_a_session_costs_the_same(connection: asyncpg.Connection) -> None:
-    for after in (PARTITION // 2, HEAD - 1000, HEAD - 1):
+@pytest.mark.parametrize("user", ["u7", "idle"])
+async def test_a_session_costs_the_same(connection: asyncpg.Connection, user: str) -> None:
+    for after in (1, PARTITION // 2, HEAD - 1000, HEAD - 1):
         plan = await explained(
             connection,
             "explain (analyze, buffers, format json) select * from tidings.open_sessions("
-            f"array['u7'], array['d'], array[{after}::bigint], 100, {HEAD})",
+            f"array['{user}'], array['d'], array[{after}::bigint], array[0::bigint], 100, {HEAD})",
         )
-        assert plan.blocks <= len(ADDRESSES) * 3 * 5 + 100, plan.text
+        assert plan.blocks <= BLOCKS * len(ADDRESSES), plan.text
+
+
+@pytest.mark.parametrize("statement", [
+    "select * from tidings.inbox_oldest('idle', 0, 0, 9007199254740991, 100, null, '')",
+    "select * from tidings.inbox_newest('idle', 0, 0, 9007199254740991, 100, null, '')",
+    "select * from tidings.inbox_within('idle', 0, '{[0,)}')",
+    "select tidings.erase_some(0, 'nobody', 100)",
+    receipts.DEVICES.replace("$1", "'idle'").replace("$2", "''").replace("$3", "10").replace("$4", "1000"),
+    log.CONFIRM.replace("$1", "0"),
+], ids=["oldest", "newest", "within", "erasure", "devices", "confirm"])  # fmt: skip
+async def test_who_has_nothing_in_the_log_is_found_to_have_nothing_at_once(
+    connection: asyncpg.Connection, statement: str
+) -> None:
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute("insert into tidings.erasures values ('nobody', now(), 2 ^ 52)")
+        plan = await explained(connection, f"explain (analyze, buffers, format json) {statement}")
+    finally:
+        await transaction.rollback()
+    assert plan.blocks <= BLOCKS * len(ADDRESSES), plan.text
 
 
 async def test_nothing_is_compiled(connection: asyncpg.Connection) -> None:

@@ -135,7 +135,10 @@ async def test_an_id_counts_once_within_a_group_and_later(
         await db.execute(publish, "8", ["user:alice"], "b")
     await nothing_waits(db)
     assert await logged(db) == [0, 0, 1, 1, 3, 3, 5, 5, 7]
-    kept = await db.fetch("select key, position, entries from tidings.idempotency_keys order by position")
+    kept = await db.fetch(
+        "select key, position, entries from tidings.idempotency_keys"
+        " where producer <> 'group' order by position"
+    )
     assert [(row["key"], row["entries"]) for row in kept] == [
         ("id:a", 2),
         ("id:b", 2),

@@ -60,6 +60,14 @@ async def test_an_event_for_later_waits_outside_of_the_log(
 
 
 @ways
+async def test_an_event_for_a_time_long_past_is_delivered_now(server: Server, way: dict[str, str]) -> None:
+    async with await server.live("a") as phone:
+        answer = await posted(server, EVENT | {"deliver_at": "0001-01-01T00:00:00+14:00"}, way)
+        assert answer.status_code == 202, answer.text
+        await phone.until("event", id=answer.json()["events"][0]["id"])
+
+
+@ways
 async def test_an_id_that_was_put_off_is_answered_with_the_original(
     server: Server, way: dict[str, str]
 ) -> None:
@@ -246,6 +254,7 @@ DATA: list[tuple[Any, str | None, Any]] = [
     ({"order": [1, "ü"]}, "application/json", {"order": [1, "ü"]}),
     ({"order": 1}, "application/vnd.shop+json", {"order": 1}),
     ("plain text, ü", "text/plain", "plain text, ü"),
+    ("plain text, ü", "Text/Plain; charset=UTF-8", "plain text, ü"),
     (b"\x00\xff", "application/octet-stream", "AP8="),
     (None, None, None),
 ]
@@ -283,6 +292,20 @@ async def test_what_a_cloud_event_says_by_extensions_counts(server: Server, db: 
         assert answer.status_code == 202, answer.text
     rows = await db.fetch("select collapse_key, expires_at - time as ttl from tidings.events")
     assert [tuple(row) for row in rows] == [("score", timedelta(seconds=60))] * 2
+
+
+async def test_an_attribute_that_is_null_is_none(server: Server) -> None:
+    event = json.loads(bytes(to_structured_event(cloud_event([1])).body))
+    null = dict.fromkeys(["data_base64", "time", "ttl", "dataschema"])
+    answer = await posted(server, event | null, {"Content-Type": "application/cloudevents+json"})
+    assert answer.status_code == 202, answer.text
+
+
+async def test_an_attribute_that_is_given_twice_is_refused(server: Server) -> None:
+    message = to_binary_event(cloud_event([1]))
+    headers = [*message.headers.items(), ("ce-subject", "user:b")]
+    answer = await server.http.post("/v1/events", content=message.body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
 
 
 async def test_cloud_events_come_in_batches(server: Server, db: asyncpg.Connection) -> None:
@@ -323,7 +346,9 @@ async def test_a_cloud_event_that_makes_no_sense_is_refused(
      '{"specversion":"1.0","id":5,"source":"/s","type":"t","subject":"user:a"}',
      '{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"user:a","data":1,"data_base64":""}',
      '{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"user:a","data_base64":"?"}',
-     '{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"user:a","other":[1]}', "{"],
+     '{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"user:a","other":[1]}', "{",
+     '{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"user:a","ttl":1e999}',
+     '{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"user:a","data_base64":1e999}'],
 )  # fmt: skip
 async def test_what_is_no_cloud_event_is_refused(server: Server, body: str) -> None:
     kind = {"Content-Type": "application/cloudevents+json"}

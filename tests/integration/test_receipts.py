@@ -507,3 +507,15 @@ async def test_who_waits_is_counted(server: Server, monkeypatch: pytest.MonkeyPa
     body = {"to": "user:alice", "type": "t"}
     answer = (await server.http.post("/v1/events", params={"wait": 5}, json=body)).json()
     assert (answer["received"], answer["waited"]) == (None, False)
+
+
+async def test_who_waits_is_answered_before_the_instance_ends(server: Server) -> None:
+    body = {"to": "user:alice", "type": "t"}
+    post = asyncio.create_task(server.http.post("/v1/events", params={"wait": 30}, json=body))
+    await eventually(lambda: server.service.receipts._waiting)
+    await server.parts["drain"]()
+    answer = await asyncio.wait_for(post, 5)
+    assert answer.status_code == 202
+    assert (answer.json()["received"], answer.json()["waited"]) == (None, False)
+    late = (await server.http.post("/v1/events", params={"wait": 30}, json=body)).json()
+    assert (late["received"], late["waited"]) == (None, False)

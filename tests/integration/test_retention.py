@@ -200,6 +200,7 @@ async def test_nothing_that_is_appended_meanwhile_is_lost_and_no_hole_is_silent(
     async def read(writers: "asyncio.Future[Any]") -> tuple[list[int], list[tuple[int, int]]]:
         seen: list[int] = []
         gaps: list[tuple[int, int]] = []
+        reader = Reader("bob", "default", 0)
         at, done = 0, False
         reader = Reader("alice", "phone", time.time())
         while not done:

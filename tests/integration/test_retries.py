@@ -14,9 +14,11 @@ import asyncpg
 import msgspec
 import pytest
 
-from service.domain.events import Draft, Group, Outcome, Submission, Unit
+from service.domain.events import Draft, Group, Once, Outcome, Submission, Unit
 from service.store import append as store
-from service.store import log
+from service.store import log, pending
+from service.store.database import STATEMENT_TIMEOUT
+from tests.pending import FAR
 
 GROUPS = 150
 OFTEN = "abcdefgh"
@@ -109,3 +111,57 @@ async def test_a_retry_is_told_what_the_lost_answer_said_and_the_log_holds_each_
     groups = [group for _, (group, _) in appended if group is not None]
     for group in groups:
         assert content(await log.between(db, group.after, group.last, len(rows) + 1)) == content(group)
+
+
+def unit(data: str, key: str | None = None, due_at: float | None = None) -> Unit:
+    return Unit([Draft("user:a", "t", data, id=key)], "p", key, due_at)
+
+
+async def test_a_retry_is_told_the_same_though_keys_are_moved_and_forgotten_meanwhile(
+    db: asyncpg.Connection,
+) -> None:
+    async def append(submissions: list[Submission], batch: UUID, *, retry: bool) -> store.Appended:
+        return await store.append(db, batch, submissions, seen=0, retry=retry, window=WINDOW)
+
+    await append([Submission([unit("0", "old"), unit("1", "later", FAR)])], uuid4(), retry=False)
+    submissions = [
+        Submission([unit("2", "later"), unit("3", "old"), unit("4")], Once("p", "mixed", b"m")),
+        Submission([unit("5", "own")]),
+        Submission([unit("6", "own later", FAR)]),
+        Submission([unit("7", None, FAR)], Once("p", "put off", b"p")),
+    ]
+    batch = uuid4()
+    first = await append(submissions, batch, retry=False)
+    await db.execute("update tidings.pending set due_at = now()")
+    moved = await pending.release(db, seen=0, window=WINDOW, entries=10, size=10**6, back=None)
+    assert moved.moved == 3
+    await db.execute("delete from tidings.idempotency_keys where key = 'old'")
+    again = await append(submissions, batch, retry=True)
+    assert again.results == first.results
+    assert first.group is not None
+    assert again.group is not None
+    assert content(again.group) == content(first.group)
+    assert [entry.data for entry in first.group.entries] == ["4", "5"]
+
+
+async def test_a_retry_of_what_was_only_put_off_is_told_the_same(db: asyncpg.Connection) -> None:
+    submissions, batch = [Submission([unit("0", "own", FAR)], Once("p", "request", b"r"))], uuid4()
+    answers = [
+        await store.append(db, batch, submissions, seen=0, retry=retry, window=WINDOW)
+        for retry in (False, True)
+    ]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("due_at", [None, FAR], ids=["at once", "for later"])
+async def test_many_repeats_in_one_group_do_not_hold_the_lock_for_long(
+    db: asyncpg.Connection, due_at: float | None
+) -> None:
+    """After an outage all producers try again at once."""
+    await db.execute(f"set statement_timeout = {STATEMENT_TIMEOUT * 1000:.0f}")
+    submissions = [
+        Submission([unit("0", f"own {n}", due_at)], Once("p", f"request {n}", b"")) for n in range(2000)
+    ]
+    for again in (False, True):
+        _, results = await store.append(db, uuid4(), submissions, seen=0, retry=False, window=WINDOW)
+        assert all(isinstance(result, list) and result[0].repeated == again for result in results)

@@ -206,6 +206,20 @@ async def test_history_shows_neither_what_expired_nor_what_was_taken_back(
         assert [event["position"] for event in answer.json()["data"]] == expected
 
 
+async def test_a_device_that_replay_had_nothing_for_follows_the_log(
+    start: Start, db: asyncpg.Connection
+) -> None:
+    server = await start(heartbeat=0.3)
+    await (await server.live("alice", ack="client")).close()
+    async with await server.live("bob"):  # who gets live what alice gets no more
+        await past(db, await append(server, "everyone", lifetime=0.01))
+        async with await server.live("alice", ack="client") as device:
+            end = await server.publish("user:bob")
+            cursor = "select cursor from tidings.devices where user_id = 'alice'"
+            await eventually(lambda: _is(db, cursor, end))
+            assert told(device) == []
+
+
 async def test_what_expires_while_its_page_is_under_way_is_not_written(
     start: Start, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

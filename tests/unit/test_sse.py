@@ -16,6 +16,7 @@ from service.domain.recent import Gap
 from service.domain.sse import PING, Messages, message, messages, retry
 from service.domain.websocket import text_frame, texts
 from service.gateway.sse import STAY_AWAY, EventStream, last_message
+from service.stream.outbox import Outbox
 from tests.eventsource import Parser
 
 space = st.text(" \t\r\n", max_size=4)
@@ -91,6 +92,29 @@ def test_the_same_bytes_are_translated_once() -> None:
     assert memo.of(made) is memo.of(made)
     assert memo.of(made) == messages(made)
     assert memo.of(finished(event(2, "1"))) != messages(made)
+
+
+def test_what_several_get_of_a_group_is_joined_and_translated_once() -> None:
+    class Stream:
+        def __init__(self) -> None:
+            self.got: list[bytes] = []
+
+        def send(self, frames: bytes) -> int:
+            self.got.append(memo.of(frames))
+            return len(frames)
+
+        def send_rest(self, rest: memoryview) -> None:
+            raise AssertionError
+
+    memo, outbox = Messages(), Outbox[Stream]()
+    one, two, other = streams = [Stream() for _ in range(3)]
+    frames = [finished(event(n, "1")) for n in (1, 2)]
+    outbox.add({each: each.send for each in streams}, frames[0])
+    outbox.add({each: each.send for each in (one, two)}, frames[1])
+    outbox.flush()
+    assert one.got == [messages(b"".join(frames))]
+    assert two.got[0] is one.got[0]
+    assert other.got == [messages(frames[0])]
 
 
 def test_a_stream_s_last_message_says_when_to_come_back() -> None:
