@@ -69,7 +69,7 @@ begin
         cross join (values ('user:' || _user, 0), ('everyone', _first_seen)) as a(address, since)
         cross join lateral (
             select e.* from (
-                select e.position,
+                select e.address, e.position,
                    row_number() over (order by e.address %(direction)s, e.position %(direction)s) = most
                        as last,
                    coalesce(e.type = _exact, starts_with(e.type, _prefix)) and
@@ -79,7 +79,8 @@ begin
                   and (e.address, e.position) < (a.address, _before)
                   and e.position > greatest(_after, a.since, l.floor)
                 order by e.address %(direction)s, e.position %(direction)s limit most) e
-            where e.shown or e.last order by e.position %(direction)s limit _limit) e
+            where e.shown or e.last
+            order by e.address %(direction)s, e.position %(direction)s limit _limit) e
         order by e.position %(direction)s limit _limit;
 end $$;
 """
