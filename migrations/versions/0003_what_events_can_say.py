@@ -128,7 +128,9 @@ begin
                    k.fingerprint is not null as request, i.fingerprint is distinct from k.fingerprint as clash
             from unnest(_keyed, _keyed_to, _keyed_producers, _keyed_keys, _keyed_fingerprints)
                 with ordinality as k(unit, upto, producer, key, fingerprint, n)
-            join tidings.idempotency_keys i using (producer, key)
+            cross join lateral (  -- each by the index: before its first analyze the table looks small
+                select * from tidings.idempotency_keys i
+                where i.producer = k.producer and i.key = k.key offset 0) i
             where i.created_at > append.at - _window
         )
         select json_agg(json_build_array(u.n - 1, u.position, u.entries, u.pending, u.clash)),
