@@ -4,13 +4,13 @@
 - One with a collapse key is left out for a newer one of the same address and key, if that is within
   this replay, which goes up to the hub's position, and this reader gets it: a member at its position,
   not excluded, and it has neither expired nor been taken back.
-- What somebody is excluded from does not exist for them.
+- What somebody is excluded from does not exist for them, nor does a kind that only a newer version knows.
 """
 
 from collections.abc import Callable, Container, Mapping, Reversible, Sequence
 from typing import NamedTuple
 
-from service.domain.events import Entry
+from service.domain.events import FOR_CLIENTS, Entry
 
 Key = tuple[str, str]
 """An address, and a collapse key there."""
@@ -26,7 +26,8 @@ class Reader(NamedTuple):
     def may_get(self, entry: Entry, recalled: Container[int]) -> bool:
         """Tell whether nothing about the entry itself speaks against it; ``recalled`` are positions."""
         return (
-            (entry.expires_at is None or entry.expires_at > self.now)
+            entry.kind in FOR_CLIENTS
+            and (entry.expires_at is None or entry.expires_at > self.now)
             and entry.position not in recalled
             and not entry.withheld_from(self.user, self.device)
         )
@@ -37,7 +38,12 @@ def still_due(entries: Sequence[Entry], reader: Reader, recalled: Container[int]
     return [
         entry
         for entry in entries
-        if not (entry.exclude or entry.expires_at is not None or entry.position in recalled)
+        if (
+            entry.kind == "event"
+            and entry.expires_at is None
+            and not entry.exclude
+            and entry.position not in recalled
+        )
         or reader.may_get(entry, recalled)  # for the few, since a call costs more than all of the above
     ]
 

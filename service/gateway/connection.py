@@ -17,7 +17,6 @@ from typing import Any, Final, Protocol, cast
 from service.domain.claims import Claims
 from service.domain.commands import AnyCommand
 from service.domain.delivery import Delivery, State
-from service.domain.events import FOR_CLIENTS
 from service.domain.frames import Farewell, finished, gap_frame
 from service.domain.recent import Page
 from service.domain.sse import Messages
@@ -163,15 +162,14 @@ class Connection(Receiver, asyncio.Protocol):
     # Pages of the log
 
     def write_page(self, page: Page) -> None:
-        """Write what is due of a page, and ask how far it got."""
-        due = [entry for entry in page.entries if entry.kind in FOR_CLIENTS]
-        parts = [finished(entry) for entry in due]
+        """Write a page, and ask how far it got."""
+        parts = [finished(entry) for entry in page.entries]
         if page.gap is not None:
             parts.insert(0, text_frame(gap_frame(page.gap)))
             self.sent = page.gap.upto
-        if due:
-            self.sent = due[-1].position
-            self.gateway.hub.delivered += len(due)
+        if page.entries:
+            self.sent = page.entries[-1].position
+            self.gateway.hub.delivered += len(page.entries)
         self.written = max(self.written, page.upto, page.gap.upto if page.gap is not None else 0)
         if parts:
             self.write(b"".join(parts))
