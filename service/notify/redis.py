@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from service.domain.errors import Unavailable
@@ -25,8 +27,10 @@ class RedisNotifier(Notifier):
     capacity = 64 * 1024
 
     def __init__(self, url: str, channel: str) -> None:
+        # By itself it would subscribe again after a cut, and not tell what was missed.
         self._redis = Redis.from_url(
-            url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, decode_responses=True
+            url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
         )  # fmt: skip
         self._channel = channel
 

@@ -37,6 +37,8 @@ class Ear:
 
     async def listen(self) -> None:
         before = self.begun
+        if self.task is not None:
+            await asyncio.gather(self.task, return_exceptions=True)
         self.task = asyncio.create_task(self.notifier.listen(self.heard.append, self._begin))
         await eventually(lambda: self.begun > before or self._ended())
 
