@@ -234,4 +234,26 @@ instances = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("seen_at", _instant, nullable=False),
+    sa.Column("started_at", _instant, nullable=False, server_default=_now),
+    sa.Column("version", sa.Text),
+    sa.Column("stats", sa.JSON),
+)
+
+connections = sa.Table(
+    "connections",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("instance", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("device", sa.Text, nullable=False),
+    sa.Column("info", sa.Text),
+    sa.Column("since", _instant, nullable=False),
+    sa.Column("rooms", ARRAY(sa.Text)),
+    sa.Column("gone_at", _instant),
+    sa.Index("connections_by_user", "user_id"),
+    sa.Index("connections_by_instance", "instance", "id"),
+    sa.Index(
+        "connections_by_room", "rooms", postgresql_using="gin", postgresql_where=sa.text("rooms is not null")
+    ),
+    sa.Index("connections_gone", "gone_at", postgresql_where=sa.text("gone_at is not null")),
 )
