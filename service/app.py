@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with running(settings) as parts:
+        async with running(settings, VERSION) as parts:
             yield parts
 
     app = FastAPI(

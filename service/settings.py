@@ -102,6 +102,8 @@ class Settings(BaseSettings):
     ack_interval: PositiveFloat = 1.0
     drain_timeout: PositiveFloat = 20.0
     drain_grace: Annotated[float, Field(ge=0)] = 0.0
+    lease: PositiveFloat = 10.0
+    presence_linger: Annotated[float, Field(ge=0)] = 2.0
     device_expiry: PositiveFloat = 90 * 86400.0
     id_window: PositiveFloat = 86400.0
     retention: Annotated[float, Field(ge=0)] = 30 * 86400.0

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from time import time
@@ -32,6 +33,7 @@ from service.settings import Settings
 from service.store import log as store
 from service.store import pending, schema
 from service.store.database import Database
+from service.store.presence import Lease
 from service.stream.appender import Appender
 from service.stream.callbacks import Callbacks
 from service.stream.closings import Closings
@@ -41,9 +43,11 @@ from service.stream.cursors import Cursors
 from service.stream.duties import Duties
 from service.stream.ephemerals import Ephemerals
 from service.stream.erasures import Erasures
+from service.stream.figures import figures
 from service.stream.follower import Follower
 from service.stream.hub import Hub
 from service.stream.limits import Limits
+from service.stream.presence import Presence
 from service.stream.receipts import Receipts
 from service.stream.retention import Retention
 from service.stream.scheduler import Scheduler
@@ -54,7 +58,7 @@ log = logging.getLogger("tidings.app")
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
+async def running(settings: Settings, version: str) -> AsyncIterator[dict[str, Any]]:
     """Build the parts, run their tasks, yield them as the application's state, and end in order."""
     if settings.database_url is None:
         raise SystemExit("TIDINGS_DATABASE_URL is not set")
@@ -93,17 +97,24 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
             sessions, cursors, limits, metrics, identity=start.identity,
         )  # fmt: skip
         stack.push_async_callback(gateway.close)
-        duties = Duties(settings, instance, database, control, follower, courier, cursors, limits, metrics)
-        await duties.begin()
+        duties = Duties(settings, database, control, follower, cursors, limits, metrics)
+        await duties.note()  # and learn what counts against quotas
+        presence = Presence(
+            _opened(stack, url, 1), hub, courier, partial(figures, follower, control), metrics,
+            Lease(instance, version, settings.lease, settings.presence_linger),
+        )  # fmt: skip
+        stack.push_async_callback(presence.close)
+        await presence.flush()  # from now on the others know of this instance
         service = Service(
             settings, rules, instance, database, follower, courier, follow.closings, ephemerals, appender,
-            scheduler, control, cursors, Receipts(database, hub, cursors), control.keyring, verifier,
-            minter_from(settings), limits, metrics,
+            scheduler, control, cursors, Receipts(database, hub, cursors), presence, control.keyring,
+            verifier, minter_from(settings), limits, metrics,
         )  # fmt: skip
         await _run_all(
             stack, follower.run(), courier.listen(), courier.post(), courier.deliver(), appender.run(),
-            scheduler.run(), sessions.run(), cursors.run(), duties.run(), _retention(settings, url, metrics),
-            Erasures(database, follower).run(), gateway.pulse.beat(), gateway.pulse.ask(),
+            scheduler.run(), sessions.run(), cursors.run(), duties.run(), presence.run(), presence.tell(),
+            _retention(settings, url, metrics), Erasures(database, follower).run(), gateway.pulse.beat(),
+            gateway.pulse.ask(),
             *_callbacks(settings, database, cursors, metrics, start.identity),
         )  # fmt: skip
 
@@ -114,7 +125,8 @@ async def running(settings: Settings) -> AsyncIterator[dict[str, Any]]:
                 async with asyncio.timeout(settings.drain_timeout):
                     await appender.drained()
                     await cursors.flush()
-                    await duties.end()
+                    await duties.note()
+                    await presence.leave()
             except (TidingsError, TimeoutError) as error:
                 log.warning("the drain was cut short: %s", error)
 

@@ -8,14 +8,13 @@ from fastapi import APIRouter, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from service.api.access import Acting, Admin, KeyFirst
-from service.api.fields import Bound, Flag, Position, UserId
+from service.api.fields import PLAIN, Bound, Flag, Position, UserId
 from service.api.lists import After, Limit, Page, listed
 from service.api.service import InService, Service
 from service.domain.addresses import check_user
 from service.domain.delivery import State
 from service.domain.errors import NotFound
-from service.store import admin
-from service.stream.duties import LEASE
+from service.store import admin, presence
 from service.stream.hub import Receiver
 
 router = APIRouter(tags=["admin"], route_class=KeyFirst)
@@ -26,6 +25,7 @@ TOLD_WITHIN: Final = 0.25
 """Seconds that it waits for the other instances to tell how many they closed."""
 
 Id = Annotated[str, Path(min_length=1, max_length=256)]
+Instance = Annotated[str | None, Query(min_length=1, max_length=256, pattern=PLAIN)]
 
 
 _NULL: Final[dict[str, Any]] = {"type": "null"}
@@ -98,7 +98,7 @@ async def carried_out(service: Service, subject: str, position: int) -> Closed:
     """Wait for the instances to have carried an order out, and tell what came of it."""
     complete = await service.courier.applied(position, CLOSED_WITHIN)
     async with service.database.connection() as connection:
-        others = await admin.others(connection, service.instance, LEASE)
+        others = await admin.others(connection, service.instance, service.settings.lease)
     told = await service.closings.told_by(subject, others, TOLD_WITHIN)
     return Closed(
         id=subject, position=position, closed=service.closings.closed(subject), complete=complete and told
@@ -149,11 +149,14 @@ class Connection(BaseModel):
     id: str
     user: UserId
     device: str
-    state: Literal["catching_up", "live"]
-    written: Position
-    acked: Position
+    state: Literal["catching_up", "live"] | None = Field(description="`null`: another instance knows")
+    written: Position | None = Field(description="`null`: another instance knows")
+    acked: Position | None = Field(
+        description="Of another instance: as stored for the device; `null` if it was forgotten"
+    )
     rooms: int
     info: Any
+    since: AwareDatetime
     instance: str
 
 
@@ -162,28 +165,43 @@ async def connections(
     _: Admin,
     service: InService,
     user: Annotated[UserId | None, Query()] = None,
+    instance: Instance = None,
     after: After = "",
     limit: Limit = 100,
 ) -> Page[Connection]:
-    """List the live connections of this instance."""
-    hub = service.follower.hub
-    known = hub if user is None else hub.users.get(check_user(user, "#/user"), ())
-    rows = sorted((c for c in known if c.id > after), key=lambda c: c.id)[: limit + 1]
-    return listed(rows, limit, lambda c: _connection(service, c), lambda c: c.id)
+    """List the live connections of all instances; those of others are told up to a second late."""
+    if user is not None:
+        check_user(user, "#/user")
+    await service.presence.flush()
+    async with service.database.connection() as connection:
+        rows = await presence.connections(connection, user, instance, after, limit + 1)
+    return listed(rows, limit, lambda row: _connection(service, row), lambda row: row["id"])
 
 
-def _connection(service: Service, connection: Receiver) -> dict[str, Any]:
+def _connection(service: Service, row: Any) -> dict[str, Any]:
+    shown = {
+        "id": row["id"],
+        "user": row["user_id"],
+        "device": row["device"],
+        "state": None,
+        "written": None,
+        "acked": row["cursor"],
+        "rooms": row["rooms"],
+        "info": msgspec.json.decode(row["info"] or "null"),
+        "since": row["since"],
+        "instance": row["instance"],
+    }
+    here = (c for c in service.follower.hub.users.get(row["user_id"], ()) if c.id == row["id"])
+    return shown | next((_own(service, connection) for connection in here), {})
+
+
+def _own(service: Service, connection: Receiver) -> dict[str, Any]:
     complete = connection.complete_to(service.follower.hub.position)
     return {
-        "id": connection.id,
-        "user": connection.user,
-        "device": connection.device,
         "state": connection.state.value,
         "written": complete if connection.state is State.LIVE else connection.written,
         "acked": connection.acked,
         "rooms": len(connection.rooms),
-        "info": msgspec.json.decode(connection.claims.info or "null"),
-        "instance": service.instance,
     }
 
 

@@ -27,7 +27,8 @@ _ENTRY: Final = {
 }  # fmt: skip
 _CONNECTION: Final = {
     "id": "59e6773e2ea14af090e6f9a4128fad1b", "user": "alice", "device": "laptop", "state": "live",
-    "written": 16, "acked": 13, "rooms": 0, "info": None, "instance": "bb848aa5f3f44d639c7871f4b98d0a3f",
+    "written": 16, "acked": 13, "rooms": 0, "info": None,
+    "since": "2026-11-24T03:09:46.201937Z", "instance": "bb848aa5f3f44d639c7871f4b98d0a3f",
 }  # fmt: skip
 _REVOCATION: Final = {
     "id": "7d0e09e8-c37f-47da-958c-f63f351e34a3", "position": 13, "jti": "b-1", "user": None,
@@ -112,6 +113,9 @@ ANSWERED: Final[dict[str, Examples]] = {
         {**_JOINED, "user": "carol", "position": 11}, {**_JOINED, "member": False, "position": 12},
     ]},
     "listMembers": {"page": _page({"user": "alice", "source": "api", "since": 10})},
+    "listPresence": {"page": _page({
+        "user": "alice", "info": {"name": "Alice"}, "devices": 2, "since": "2026-11-24T03:09:46.201937Z",
+    })},
     "listRooms": {"page": _page({"room": "orders", "source": "client", "since": 10})},
     "getEvent": {"recalled": {**_ENTRY, "recalled": 9, "collapse_key": "greeting"}},
     "recallEvent": {"taken back": {"position": 9, "recalled": 7}},
@@ -150,16 +154,31 @@ ANSWERED: Final[dict[str, Examples]] = {
     "listRoomEvents": {"page": _page(_ENTRY, next_cursor="7")},
     "revoke": {"one": _CLOSED},
     "listRevocations": {"page": _page(_REVOCATION)},
-    "listConnections": {"page": _page(_CONNECTION)},
+    "listConnections": {"page": _page(
+        _CONNECTION,
+        {**_CONNECTION, "id": "c2b1a0ad0f9c4cfeb0c6cb2c4c8e7d10", "device": "phone", "state": None,
+         "written": None, "acked": 14, "info": {"name": "Alice"},
+         "instance": "4be52cf2e4a94d0fb9c8b1a4b3b5a9a1"},
+    )},
     "disconnect": {"closed": {**_CLOSED, "id": _CONNECTION["id"]}},
     "createKey": {"shown once": {"id": _KEY["id"], "key": "tk_3384a1506e98bf8d_the-secret"}},
     "listKeys": {"page": _page(_KEY)},
     "alive": {"alive": {"status": "alive"}},
     "ready": {"ready": {"status": "ready", "position": 17}},
-    "stats": {"quiet": {
-        "instance": _CONNECTION["instance"], "position": 17, "head_confirmed_age": 0.412, "users": 1,
-        "connections": {"catching_up": 0, "live": 1}, "delivered": 12, "recent_bytes": 5120,
-        "revocations": 1,
+    "stats": {"one": {
+        "instance": _CONNECTION["instance"],
+        "total": {
+            "instances": 1, "users": 1, "connections": {"catching_up": 0, "live": 1}, "delivered": 12,
+        },
+        "instances": [{
+            "instance": _CONNECTION["instance"], "version": "0.1.0",
+            "started_at": "2026-11-24T03:08:12.004311Z", "seen_at": "2026-11-24T03:09:47.120087Z",
+            "stats": {
+                "position": 17, "head_confirmed_age": 0.412, "users": 1,
+                "connections": {"catching_up": 0, "live": 1}, "delivered": 12, "recent_bytes": 5120,
+                "revocations": 1,
+            },
+        }],
     }},
     "metrics": {"excerpt": "# TYPE tidings_deliveries_total counter\ntidings_deliveries_total 12.0\n"},
 }  # fmt: skip

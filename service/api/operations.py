@@ -1,16 +1,18 @@
 """For whoever runs it: is it alive, is it able to serve, what does it do."""
 
-from typing import Literal
+from collections import Counter
+from typing import Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel, Field
 
 from service.api.access import ReaderUnlessPublic
 from service.api.fields import Position
 from service.api.problems import refused_with
-from service.api.service import InService
-from service.domain.delivery import State
+from service.api.service import InService, Service
 from service.domain.errors import Unavailable
+from service.store import presence
 
 router = APIRouter(tags=["operations"])
 
@@ -28,10 +30,9 @@ class Ready(BaseModel):
     position: Position
 
 
-class Stats(BaseModel):
-    """What one process holds, and what it has done since it started."""
+class Counts(BaseModel):
+    """What one instance holds, and what it has done since it started."""
 
-    instance: str
     position: Position
     head_confirmed_age: float
     users: int
@@ -39,6 +40,33 @@ class Stats(BaseModel):
     delivered: int
     recent_bytes: int
     revocations: int
+
+
+class Instance(BaseModel):
+    """An instance that is alive, and its counts as of `seen_at`."""
+
+    instance: str
+    version: str | None
+    started_at: AwareDatetime
+    seen_at: AwareDatetime
+    stats: Counts | None = Field(description="`null`: it is of a version that does not tell")
+
+
+class Total(BaseModel):
+    """All instances together; a user with connections to two of them is one."""
+
+    instances: int
+    users: int
+    connections: dict[str, int]
+    delivered: int
+
+
+class Stats(BaseModel):
+    """What there is in all; `instance` is the one that answers."""
+
+    instance: str
+    total: Total
+    instances: list[Instance]
 
 
 @router.get("/healthz", operation_id="alive")
@@ -57,20 +85,34 @@ async def ready(request: Request, service: InService) -> Ready:
     return Ready(status="ready", position=service.follower.hub.position)
 
 
-@router.get("/stats", operation_id="stats")
+@router.get("/stats", operation_id="stats", responses=refused_with(Unavailable))
 async def stats(_: ReaderUnlessPublic, service: InService) -> Stats:
-    """Return what this instance holds and has done."""
-    hub = service.follower.hub
-    states = [connection.state for connection in hub]
-    return Stats(
-        instance=service.instance,
-        position=hub.position,
-        head_confirmed_age=round(service.follower.confirmed_age, 3),
-        users=len(hub.users),
-        connections={s.value: states.count(s) for s in (State.CATCHING_UP, State.LIVE)},
-        delivered=hub.delivered,
-        recent_bytes=hub.recent.bytes,
-        revocations=len(service.control.revocations),
+    """Return what the instances hold and have done: this one now, the others some seconds ago."""
+    await service.presence.flush()
+    async with service.database.connection() as connection:
+        rows = await presence.instances(connection, service.settings.lease)
+        users = await presence.users(connection)
+    instances = [_instance(service, row) for row in rows]
+    counts = [each.stats for each in instances if each.stats is not None]
+    connections: Counter[str] = Counter()
+    for each in counts:
+        connections.update(each.connections)
+    delivered = sum(each.delivered for each in counts)
+    total = Total(instances=len(rows), users=users, connections=connections, delivered=delivered)
+    return Stats(instance=service.instance, total=total, instances=instances)
+
+
+def _instance(service: Service, row: Any) -> Instance:
+    if row["id"] == service.instance:
+        told = msgspec.to_builtins(service.presence.measure())
+    else:
+        told = msgspec.json.decode(row["stats"] or "null")
+    return Instance(
+        instance=row["id"],
+        version=row["version"],
+        started_at=row["started_at"],
+        seen_at=row["seen_at"],
+        stats=told and Counts(**told),
     )
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -15,7 +16,7 @@ from service.domain.claims import Claims
 from service.domain.errors import Forbidden, Invalid, RateLimited
 from service.domain.frames import event_list
 from service.domain.recent import FOREVER
-from service.store import log, sessions
+from service.store import log, presence, sessions
 
 router = APIRouter(tags=["rooms"], route_class=KeyFirst)
 
@@ -56,6 +57,15 @@ class Joined(BaseModel):
     room: RoomName
     source: Literal["api", "client"]
     since: Position
+
+
+class Present(BaseModel):
+    """A user who is connected in a room, on so many devices; `since` is that of the first of them."""
+
+    user: UserId
+    info: Any
+    devices: int
+    since: AwareDatetime
 
 
 class Event(BaseModel):
@@ -116,6 +126,38 @@ async def members(
 
 def _member(row: Any) -> dict[str, Any]:
     return {"user": row["user_id"], "source": row["source"], "since": row["since"]}
+
+
+@router.get(
+    "/v1/rooms/{room}/presence", operation_id="listPresence", responses=refused_with(RateLimited)
+)  # fmt: skip
+async def present(
+    room: RoomName, caller: ClientOrReader, service: InService, after: After = "", limit: Limit = 100
+) -> Page[Present]:
+    """List by name who is connected in a room: its members, and who has joined for a connection only.
+
+    A client needs a token that grants the room, and `presence`.
+    """
+    check_room(room)
+    if isinstance(caller, Claims):
+        _check_sees(caller, room)
+    else:
+        caller.reach(f"room:{room}")
+    async with service.database.connection() as connection:
+        rows = await presence.present(connection, room, after, limit + 1)
+    return listed(rows, limit, _present, lambda row: row["user_id"])
+
+
+def _check_sees(claims: Claims, room: str) -> None:
+    if not claims.presence:
+        raise Forbidden("the token does not grant presence")
+    if not claims.rooms.match(room):
+        raise Forbidden("the token does not grant this room")
+
+
+def _present(row: Any) -> dict[str, Any]:
+    info = msgspec.json.decode(row["info"] or "null")
+    return {"user": row["user_id"], "info": info, "devices": row["devices"], "since": row["since"]}
 
 
 @router.get("/v1/users/{user:path}/rooms", operation_id="listRooms")

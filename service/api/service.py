@@ -19,6 +19,7 @@ from service.stream.cursors import Cursors
 from service.stream.ephemerals import Ephemerals
 from service.stream.follower import Follower
 from service.stream.limits import Limits
+from service.stream.presence import Presence
 from service.stream.receipts import Receipts
 from service.stream.scheduler import Scheduler
 
@@ -40,6 +41,7 @@ class Service:
     control: Control
     cursors: Cursors
     receipts: Receipts
+    presence: Presence
     keyring: Keyring
     verifier: TokenVerifier
     minter: TokenMinter | None

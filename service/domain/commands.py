@@ -92,6 +92,12 @@ class RoomMembers(Command, tag="room_members"):
     room: str
 
 
+class Presence(Command, tag="presence"):
+    """List who is connected in a room."""
+
+    room: str
+
+
 class RefreshToken(Command, tag="refresh_token"):
     """Go on with a newer token of the same user."""
 
@@ -100,7 +106,7 @@ class RefreshToken(Command, tag="refresh_token"):
 
 AnyCommand = (
     JoinRoom | LeaveRoom | Publish | RoomMessage | DirectMessage | Broadcast
-    | Ack | Ping | Pong | Rooms | RoomMembers | RefreshToken
+    | Ack | Ping | Pong | Rooms | RoomMembers | Presence | RefreshToken
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from service.domain.errors import TooLarge
 from service.domain.events import Entry, Group
+from service.domain.presence import Change
 
 MAX_MESSAGE: Final = 4096
 """Bytes of JSON that one message may have: it has to fit into a NOTIFY with its envelope."""
@@ -67,7 +68,22 @@ class Closed(Message, frozen=True, tag="closed", gc=False):
     count: int
 
 
-AnyMessage = Ephemeral | Closed
+class Presence(Message, frozen=True, tag="presence", gc=False):
+    """What has changed in who is connected, for those who watch."""
+
+    changes: Sequence[Change]
+
+    def parts(self) -> "Iterator[Presence]":
+        """Return messages that fit, each with some of the changes; one change always does."""
+        if len(written(self)) <= MAX_MESSAGE:
+            yield self
+            return
+        middle = len(self.changes) // 2
+        for some in (self.changes[:middle], self.changes[middle:]):
+            yield from Presence(some).parts()
+
+
+AnyMessage = Ephemeral | Closed | Presence
 
 _Row = tuple[
     int, str, str, str, str, str, int, str | None, str | None, tuple[str, ...], float | None, str | None

@@ -15,6 +15,7 @@ from service.domain.commands import (
     DirectMessage,
     JoinRoom,
     LeaveRoom,
+    Presence,
     Publish,
     RefreshToken,
     RoomMembers,
@@ -29,7 +30,7 @@ from service.domain.frames import frame, timestamp
 from service.domain.messages import Ephemeral
 from service.domain.websocket import text_frame
 from service.gateway.connection import Connection
-from service.store import sessions
+from service.store import presence, sessions
 from service.store.database import Database
 from service.stream.appender import Appender
 from service.stream.courier import Courier
@@ -72,6 +73,8 @@ class Commands:
                 answer = {"rooms": [{"room": r, "source": m.source} for r, m in connection.rooms.items()]}
             case RoomMembers():
                 answer = await self._members(connection, command)
+            case Presence():
+                answer = await self._present(connection, command)
             case RefreshToken():
                 answer = await self._refresh(connection, command)
             case _:
@@ -81,8 +84,8 @@ class Commands:
     async def _join(self, connection: Connection, command: JoinRoom) -> dict[str, object]:
         room = check_room(command.room, "#/room")
         self._check_granted(connection, room)
-        if command.presence and not connection.claims.presence:
-            raise Forbidden("the token does not grant presence")
+        if command.presence:
+            self._check_presence(connection)
         if room not in connection.rooms and len(connection.rooms) >= self._max_rooms:
             raise RateLimited(f"at most {self._max_rooms} rooms")
         if command.durable:
@@ -92,7 +95,7 @@ class Commands:
             since = max(hub.position, connection.snapshot)
             hub.reroute(connection, room, lambda: connection.join_alone(room, since))
         if command.presence:
-            self._follower.hub.watch(connection, room)
+            self._follower.hub.watchers.watch(connection, room)
         return {"room": room}
 
     async def _leave(self, connection: Connection, command: LeaveRoom) -> dict[str, object]:
@@ -102,7 +105,7 @@ class Commands:
             self._follower.hub.reroute(connection, room, lambda: connection.leave_alone(room))
         else:
             await self._change(connection, room, joins=False)
-        self._follower.hub.unwatch(connection, room)
+        self._follower.hub.watchers.unwatch(connection, room)
         return {"room": room}
 
     async def _change(self, connection: Connection, *rooms: str, joins: bool) -> None:
@@ -160,6 +163,19 @@ class Commands:
         members = [{"user": row["user_id"]} for row in rows[:MEMBERS_SHOWN]]
         return {"room": room, "members": members, "has_more": len(rows) > MEMBERS_SHOWN}
 
+    async def _present(self, connection: Connection, command: Presence) -> dict[str, object]:
+        room = check_room(command.room, "#/room")
+        self._check_granted(connection, room)
+        self._check_presence(connection)
+        async with self._database.connection() as link:
+            rows = await presence.present(link, room, "", MEMBERS_SHOWN + 1)
+        users = [
+            {"user": row["user_id"], "info": msgspec.Raw((row["info"] or "null").encode()),
+             "devices": row["devices"], "since": timestamp(row["since"])}
+            for row in rows[:MEMBERS_SHOWN]
+        ]  # fmt: skip
+        return {"room": room, "users": users, "has_more": len(rows) > MEMBERS_SHOWN}
+
     async def _refresh(self, connection: Connection, command: RefreshToken) -> dict[str, object]:
         claims = await self._verifier.verify(command.token, now=time())
         self._refresh_with(connection, claims)
@@ -168,3 +184,7 @@ class Commands:
     def _check_granted(self, connection: Connection, room: str) -> None:
         if not connection.claims.rooms.match(room):
             raise Forbidden(f"the token does not grant the room {room}")
+
+    def _check_presence(self, connection: Connection) -> None:
+        if not connection.claims.presence:
+            raise Forbidden("the token does not grant presence")

@@ -70,6 +70,8 @@ class Connection(Receiver, asyncio.Protocol):
         Delivery.__init__(self, claims, device, manual=manual)
         self.id = connection_id
         self.gateway = gateway
+        self.noted = False
+        self.since = 0.0
         self.watches = None
         self.transport: asyncio.Transport | None = None
         self.wire: socket.SocketType | None = None

@@ -169,8 +169,9 @@ class Gateway:
         self.cursors.mark(connection.user, connection.device, max(session.cursor, position))
         self.pulse.add(connection)
         if asked.presence:
-            self.hub.watch(connection, EVERYONE)
+            self.hub.watchers.watch(connection, EVERYONE)
         self._welcome(connection, session, position, gap)
+        connection.since = asyncio.get_running_loop().time()
         self.hub.announce(connection)
         self._join_claimed(connection)
         self.replay.catch_up(connection)
@@ -217,7 +218,7 @@ class Gateway:
         self.hub.regrant(connection, regrant)
         for room in list(connection.watches or ()):
             if not claims.presence or not (room == EVERYONE or claims.rooms.match(room)):
-                self.hub.unwatch(connection, room)
+                self.hub.watchers.unwatch(connection, room)
         self.pulse.watch_expiry(connection)
 
     def fell_behind(self, connection: Connection) -> None:

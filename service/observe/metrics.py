@@ -110,6 +110,11 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self.presence_dropped = Counter(
+            "tidings_presence_dropped",
+            "Comings and goings that watchers were not told of",
+            registry=registry,
+        )
         self.callbacks = Counter(
             "tidings_callbacks",
             "Calls to the producers' URL, by what became of them",

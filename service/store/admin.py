@@ -1,4 +1,4 @@
-"""What admins keep: revocations; and the instances' leases."""
+"""What admins keep: revocations; and which instances there are."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -17,18 +17,12 @@ DISCONNECT: Final = audited(
     "select tidings.append_one($5, 'disconnect', 'control', $6, '') as position", "$6"
 )
 
-LEASE: Final = """
-insert into tidings.instances as i (id, seen_at) values ($1, clock_timestamp())
-on conflict (id) do update set seen_at = excluded.seen_at
-"""
-
 OTHERS: Final = """
 select id from tidings.instances
 where id <> $1 and seen_at > clock_timestamp() - make_interval(secs => $2)
 """
 
 PRUNE: Final = """
-with idle as (delete from tidings.instances where seen_at < clock_timestamp() - interval '1 day')
 delete from tidings.revocations
 where not ban
   and greatest(created_at, to_timestamp(issued_before)) < clock_timestamp() - make_interval(secs => $1)
@@ -78,23 +72,13 @@ async def disconnect(connection: asyncpg.Connection, seen: int, by: Actor, conne
     return position
 
 
-async def renew_lease(connection: asyncpg.Connection, instance: str) -> None:
-    """Say that this instance is alive."""
-    await connection.execute(LEASE, instance)
-
-
-async def end_lease(connection: asyncpg.Connection, instance: str) -> None:
-    """Say that this instance is there no more."""
-    await connection.execute("delete from tidings.instances where id = $1", instance)
-
-
 async def others(connection: asyncpg.Connection, instance: str, within: float) -> frozenset[str]:
     """Return which other instances were alive within so many seconds."""
     return frozenset([row["id"] for row in await connection.fetch(OTHERS, instance, within)])
 
 
 async def prune(connection: asyncpg.Connection, lifetime: float) -> None:
-    """Drop the leases of the dead, and revocations that every token has outlived by now."""
+    """Drop revocations that every token has outlived by now."""
     await connection.execute(PRUNE, lifetime)
 
 

@@ -5,30 +5,31 @@ not thread-safe and never awaits: between two of its calls nothing is half done.
 """
 
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from functools import partial
 from itertools import groupby
 
-import msgspec
-
-from service.domain.addresses import EVERYONE
 from service.domain.delivery import Delivery, Source, State
 from service.domain.events import DELIVERED, MEMBERSHIP, Entry, Group
-from service.domain.frames import finished, frame
+from service.domain.frames import finished
+from service.domain.presence import Change
 from service.domain.recent import Recent
-from service.domain.websocket import text_frame
 from service.stream.outbox import MAX_PARTS, Outbox, Send
+from service.stream.watchers import Watchers
 
 
 class Receiver(Delivery):
     """What the hub needs of a connection besides its place in the log."""
 
-    __slots__ = ("id", "send", "watches")
+    __slots__ = ("id", "noted", "send", "since", "watches")
 
     id: str
+    noted: bool
+    """Whether the database may know of it."""
     send: Send
     """Used only while it is live, when its socket has nothing else to write."""
+    since: float
+    """When it began, by the loop's clock."""
     watches: set[str] | None
     """Rooms whose comings and goings it is told of, or ``everyone``; None for none."""
 
@@ -61,12 +62,13 @@ class Hub:
         """By name, each user's connections in whatever state, the oldest first."""
         self.touched: set[str] = set()
         """Addresses written to since somebody last emptied this."""
+        self.changed: dict[Receiver, None] = {}
+        """Connections that began, ended or changed what others see of them, likewise; the oldest first."""
+        self.watchers = Watchers()
         self._control = control
         self._receivers: dict[str, dict[Receiver, Send]] = {}
         self._outbox: Outbox[Receiver] = Outbox()
         self._last: dict[str, int] = {}
-        self._watchers: dict[str, dict[Receiver, None]] = {}
-        self._present: Counter[str] = Counter()
 
     # Connections come and go
 
@@ -86,22 +88,16 @@ class Hub:
         if connection.state is State.LIVE:
             self._detach(connection)
         connection.state = State.CLOSED
-        for room in list(connection.watches or ()):
-            self.unwatch(connection, room)
+        self.watchers.forget(connection)
         self.users[connection.user] = tuple([c for c in connections if c is not connection])
         if not self.users[connection.user]:
             del self.users[connection.user]
         if connection.begun:
-            self._present[connection.user] -= 1
-            if not self._present[connection.user]:
-                del self._present[connection.user]
-                self._notice("user_disconnected", connection)
+            self.changed[connection] = None
 
     def announce(self, connection: Receiver) -> None:
-        """Tell the watchers of a user's first connection; call once, when it has begun."""
-        self._present[connection.user] += 1
-        if self._present[connection.user] == 1:
-            self._notice("user_connected", connection)
+        """Let others see it; call once, when it has begun."""
+        self.changed[connection] = None
 
     def go_live(self, connection: Receiver) -> None:
         """Route to it from the hub's position on, where it stands."""
@@ -123,15 +119,19 @@ class Hub:
         if live:
             self._detach(connection)
         change()
+        self.changed[connection] = None
         if live:
             self.go_live(connection)
 
     def reroute(self, connection: Receiver, room: str, change: Callable[[], None]) -> None:
         """Do the same for one room, at a cost that does not grow with the others."""
+        before = connection.rooms.get(room)
         change()
+        address, membership = f"room:{room}", connection.rooms.get(room)
+        if any(m is not None and m.source == "connection" for m in (before, membership)):
+            self.changed[connection] = None
         if connection.state is not State.LIVE:
             return
-        address, membership = f"room:{room}", connection.rooms.get(room)
         if membership is not None and connection.receives(room, membership.source):
             self._receivers.setdefault(address, {})[connection] = connection.send
         elif connection in self._receivers.get(address, ()):
@@ -227,8 +227,8 @@ class Hub:
                 change = partial(connection.joined, room, source, entry.position)
             self.reroute(connection, room, change)
             if entry.kind == "left":
-                self.unwatch(connection, room)
-        self._notice_room("user_joined_room" if entry.kind == "joined" else "user_left_room", room, user)
+                self.watchers.unwatch(connection, room)
+        self.watchers.tell(Change("left" if entry.kind == "left" else "joined", user, room))
 
     def pass_on(self, address: str, data: bytes, exclude: Container[str] = ()) -> None:
         """Write frames of what is not in the log to who is live at ``address``; they may be lost.
@@ -246,45 +246,6 @@ class Hub:
     def receivers(self, address: str) -> list[Receiver]:
         """Return the live connections that get what is sent to ``address``."""
         return list(self._live(address))
-
-    # Presence
-
-    def watch(self, connection: Receiver, room: str) -> None:
-        """Tell this connection who joins and leaves ``room``."""
-        if connection.state is State.CLOSED:
-            return
-        connection.watches = (connection.watches or set()) | {room}
-        self._watchers.setdefault(room, {})[connection] = None
-
-    def unwatch(self, connection: Receiver, room: str) -> None:
-        """Tell it no longer."""
-        if connection.watches is None or room not in connection.watches:
-            return
-        connection.watches.remove(room)
-        watchers = self._watchers[room]
-        del watchers[connection]
-        if not watchers:
-            del self._watchers[room]
-
-    def _notice_room(self, kind: str, room: str, user: str) -> None:
-        watchers = self._watchers.get(room)
-        if watchers:
-            data = text_frame(frame(kind, room=room, user=user))
-            for connection in watchers:
-                connection.notify(data)
-
-    def _notice(self, kind: str, about: Receiver) -> None:
-        """Tell who asked to see users come and go, and who watches a room of this user."""
-        interested = dict.fromkeys(self._watchers.get(EVERYONE, ()))
-        for room in about.rooms:
-            interested |= self._watchers.get(room, {})
-        if interested:
-            info = about.claims.info
-            shown = None if info is None else msgspec.Raw(info.encode())
-            data = text_frame(frame(kind, user=about.user, info=shown))
-            for connection in interested:
-                if connection.user != about.user:
-                    connection.notify(data)
 
 
 def _routing(entry: Entry) -> tuple[str, bool]:

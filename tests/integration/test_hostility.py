@@ -147,7 +147,7 @@ async def test_presence_ends_with_the_right_to_it(server: Server) -> None:
         async with await server.live("bob", claims={"rooms": ["chat"]}) as bob:
             await bob.ask("join_room", room="chat")
             assert [f["type"] for f in await alice.quiet()] == []
-    assert server.gateway.hub._watchers == {}
+    assert server.gateway.hub.watchers._watchers == {}
 
 
 async def test_a_socket_that_goes_while_it_joins_leaves_nothing_behind(server: Server) -> None:
@@ -157,7 +157,7 @@ async def test_a_socket_that_goes_while_it_joins_leaves_nothing_behind(server: S
         await phone.send("join_room", room="chat", presence=True)
         phone.socket.transport.abort()
     await eventually(lambda: server.gateway.count == 0 and not server.gateway._tasks)
-    assert server.gateway.hub._watchers == {}
+    assert server.gateway.hub.watchers._watchers == {}
 
 
 async def test_many_memberships_change_without_stopping_the_loop(start: Start) -> None:

@@ -426,8 +426,8 @@ def left_over(server: Server) -> list[Any]:
     """Return whatever an instance still holds of connections."""
     gateway, hub, pulse = server.gateway, server.gateway.hub, server.gateway.pulse
     held = (
-        gateway.count, gateway._tasks, hub.users, hub._receivers, hub._last, hub._watchers, hub._present,
-        pulse._due, *pulse._spokes,
+        gateway.count, gateway._tasks, hub.users, hub._receivers, hub._last, hub.changed,
+        hub.watchers._watchers, pulse._due, *pulse._spokes,
     )  # fmt: skip
     return [each for each in held if each]
 

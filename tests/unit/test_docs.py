@@ -136,8 +136,8 @@ def sent_types() -> set[str]:
     source = (ROOT / "service/domain/frames.py").read_text()
     found = set(re.findall(r'(?:"type": ?|tag=)"(\w+)"', source))
     for name, call in calls("domain", "gateway", "stream"):
-        if name in {"frame", "_notice", "_notice_room"} and call.args:
-            found |= constants(call.args[0], str) - {"joined"}  # that one is what a choice goes by
+        if name == "frame" and call.args:
+            found |= constants(call.args[0], str)
     return found
 
 

@@ -42,6 +42,7 @@ def test_everything_is_ours_by_name() -> None:
         "tidings_slow_connections",
         "tidings_cursor_write_age_seconds",
         "tidings_cursors_waiting",
+        "tidings_presence_dropped",
         "tidings_callbacks",
         "tidings_notifier_outcomes",
         "tidings_notifier_listening",

@@ -919,7 +919,7 @@ def test_what_the_socket_does_not_take_is_handed_on_to_the_byte() -> None:
 def test_a_notice_comes_after_what_happened_before_it() -> None:
     model, hub = Model(), Edge().hub
     alice = Ear(hub, "alice")
-    hub.watch(alice, "blue")
+    hub.watchers.watch(alice, "blue")
     model.append("room:red")
     model.move("bob", "blue", "api", joins=True)
     hub.apply(model.between(0, 2))
@@ -930,7 +930,7 @@ def test_a_notice_comes_after_what_happened_before_it() -> None:
 def test_what_was_read_is_delivered_and_is_no_membership() -> None:
     model, hub = Model(), Edge().hub
     alice, bob = Ear(hub, "alice"), Ear(hub, "bob")
-    hub.watch(bob, "blue")
+    hub.watchers.watch(bob, "blue")
     model.append("user:alice", "read", "blue", '{"positions":[3,5],"unread":2}')
     hub.apply(model.between(0, 1))
     assert [frame for data in alice.writes for frame in frames_in(data)] == [
