@@ -114,7 +114,7 @@ async def test_metrics_tell_what_happened(start: Start) -> None:
     ):
         assert line in text
     stats = (await server.http.get("/stats")).json()
-    assert stats["delivered"] == 3
+    assert stats["total"]["delivered"] == 3
 
 
 async def _metrics_with(server: Server, line: str) -> str:
