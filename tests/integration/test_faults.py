@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +18,7 @@ from service.domain.events import Draft, Unit
 from service.store import embedded, schema
 from service.store import log as store_log
 from tests.harness import ADMIN_KEY, SECRET, Device, Server, eventually, serving, token
-from tests.proxy import slow_link
+from tests.proxy import database_proxy, slow_link
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -31,6 +31,28 @@ async def fill(server: Server, address: str, count: int, data: str) -> int:
         outcome = await server.service.appender.append(Unit([Draft(address, "t", data)] * size))
         last = outcome.first + size - 1
     return last
+
+
+async def test_a_url_with_two_servers_goes_over_to_the_other_without_a_restart(
+    start: Start, database_url: str
+) -> None:
+    async with AsyncExitStack() as first, database_proxy(database_url) as (two, url):
+        one, _ = await first.enter_async_context(database_proxy(database_url))
+        base = url.replace(f"127.0.0.1:{two.port}", "").partition("?")[0]
+        hosts = f"host=127.0.0.1:{one.port}&host=127.0.0.1:{two.port}"
+        server = await start(database_url=f"{base}?{hosts}&target_session_attrs=primary&sslmode=disable")
+        async with await server.live("alice") as device:
+            await server.publish("user:alice", data=1)
+            await first.aclose()  # nobody listens there any more
+
+            async def is_published() -> bool:
+                answer = await server.http.post(
+                    "/v1/events", json={"to": "user:alice", "type": "t", "data": 2}
+                )
+                return answer.status_code == 202
+
+            await eventually(is_published)
+            assert [event["data"] for event in await device.events(2)] == [1, 2]
 
 
 @pytest.mark.timeout(90)
