@@ -68,6 +68,7 @@ class Settings(BaseSettings):
 
     # Who is believed
     jwt_secret: SecretStr | None = None
+    jwt_other_secret: SecretStr | None = None
     jwt_public_key: str | None = None
     jwks_url: str | None = None
     jwt_algorithm: Algorithm = "HS256"
@@ -139,7 +140,7 @@ class Settings(BaseSettings):
             raise ValueError("must start with redis://, rediss:// or unix://")
         return value
 
-    @field_validator("jwt_secret")
+    @field_validator("jwt_secret", "jwt_other_secret")
     @classmethod
     def _secret(cls, value: SecretStr | None) -> SecretStr | None:
         if value and len(value.get_secret_value().encode()) < 32:
@@ -243,6 +244,8 @@ class Settings(BaseSettings):
         if len(self._keys) > 1:
             return [f"{' and '.join(self._keys)}: only one of them may be set"]
         problems = []
+        if self.jwt_other_secret and not self.jwt_secret:
+            problems.append("TIDINGS_JWT_OTHER_SECRET: goes with TIDINGS_JWT_SECRET only")
         if self.jwt_secret and self.jwt_algorithm not in HMAC:
             problems.append(
                 f"TIDINGS_JWT_ALGORITHM: {self.jwt_algorithm} needs TIDINGS_JWT_PUBLIC_KEY or"
@@ -299,7 +302,10 @@ class Settings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Return the values that no log line may show."""
-        hidden = (self.jwt_secret, self.admin_key, self.database_url, self.redis_url, self.callback_secret)
+        hidden = (
+            self.jwt_secret, self.jwt_other_secret, self.admin_key, self.database_url, self.redis_url,
+            self.callback_secret,
+        )  # fmt: skip
         return [value.get_secret_value() for value in hidden if value is not None]
 
 

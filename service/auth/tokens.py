@@ -20,7 +20,7 @@ from jose import jws
 from jose.backends.base import Key
 
 from service.auth.jwks import JwksKeys
-from service.auth.verification import KeySource, PinnedKey, hmac_key, public_key
+from service.auth.verification import KeySource, PinnedKeys, hmac_key, public_key
 from service.domain.claims import ClaimNames, Claims, read_claims
 from service.domain.errors import TooLarge, Unauthorized
 from service.settings import InvalidSettings, Settings
@@ -267,15 +267,26 @@ def _key_source(settings: Settings) -> KeySource:
     """Return where the keys come from; that only one place is given, the settings have checked."""
     algorithm = settings.jwt_algorithm
     if settings.jwt_secret is not None:
-        with _blaming("TIDINGS_JWT_SECRET"):
-            return PinnedKey(hmac_key(settings.jwt_secret.get_secret_value().encode(), algorithm))
+        return PinnedKeys(*_secret_keys(settings))
     if settings.jwt_public_key is not None:
         with _blaming("TIDINGS_JWT_PUBLIC_KEY"):
-            return PinnedKey(public_key(settings.jwt_public_key.encode(), algorithm))
+            return PinnedKeys(public_key(settings.jwt_public_key.encode(), algorithm))
     if settings.jwks_url is None:
         raise InvalidSettings("TIDINGS_JWT_SECRET, TIDINGS_JWT_PUBLIC_KEY, TIDINGS_JWKS_URL: set one")
     with _blaming("TIDINGS_JWKS_URL"):
         return JwksKeys(settings.jwks_url, algorithm)
+
+
+def _secret_keys(settings: Settings) -> Iterator[Key]:
+    """Yield the key that tokens are signed with here, and the other that is believed beside it."""
+    secrets = {
+        "TIDINGS_JWT_SECRET": settings.jwt_secret,
+        "TIDINGS_JWT_OTHER_SECRET": settings.jwt_other_secret,
+    }
+    for variable, secret in secrets.items():
+        if secret is not None:
+            with _blaming(variable):
+                yield hmac_key(secret.get_secret_value().encode(), settings.jwt_algorithm)
 
 
 @contextmanager

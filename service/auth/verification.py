@@ -41,14 +41,14 @@ class KeySource(Protocol):
         ...
 
 
-class PinnedKey:
-    """One key from the configuration, whatever ``kid`` a token names."""
+class PinnedKeys:
+    """The keys of the configuration, whatever ``kid`` a token names."""
 
-    def __init__(self, key: Key) -> None:
-        self._keys = (key,)
+    def __init__(self, *keys: Key) -> None:
+        self._keys = keys
 
     async def keys(self, kid: str | None) -> Sequence[Key]:
-        """Return the one."""
+        """Return them."""
         return self._keys
 
     async def aclose(self) -> None:

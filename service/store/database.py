@@ -4,12 +4,13 @@ SQLAlchemy owns the connections; statements go out through asyncpg itself, each 
 that each is one round trip.
 """
 
+import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import asyncpg
-from sqlalchemy import Executable, RowMapping, make_url
+from sqlalchemy import Executable, RowMapping, event, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -41,7 +42,7 @@ def engine_for(url: str, pool_size: int) -> AsyncEngine:
     if mode := parsed.query.get("sslmode"):
         # libpq's name for what asyncpg calls ssl.
         parsed = parsed.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
-    return create_async_engine(
+    engine = create_async_engine(
         parsed,
         pool_size=pool_size,
         max_overflow=0,
@@ -61,6 +62,16 @@ def engine_for(url: str, pool_size: int) -> AsyncEngine:
             },
         },
     )
+    event.listen(engine.sync_engine, "do_connect", _shuffle)
+    return engine
+
+
+def _shuffle(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> None:
+    """Try the servers of a URL in any order: one that is silent takes all the time of an attempt."""
+    if isinstance(options.get("host"), list):
+        servers = list(zip(options["host"], options["port"], strict=True))
+        random.shuffle(servers)
+        options["host"], options["port"] = map(list, zip(*servers, strict=True))
 
 
 class Database:

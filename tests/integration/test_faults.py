@@ -2,9 +2,10 @@
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,11 +15,13 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from service.domain.errors import Unavailable
 from service.domain.events import Draft, Unit
 from service.store import embedded, schema
 from service.store import log as store_log
+from service.store.database import Database
 from tests.harness import ADMIN_KEY, SECRET, Device, Server, eventually, serving, token
-from tests.proxy import slow_link
+from tests.proxy import database_proxy, slow_link
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -31,6 +34,51 @@ async def fill(server: Server, address: str, count: int, data: str) -> int:
         outcome = await server.service.appender.append(Unit([Draft(address, "t", data)] * size))
         last = outcome.first + size - 1
     return last
+
+
+async def test_a_url_with_two_servers_goes_over_to_the_other_without_a_restart(
+    start: Start, database_url: str
+) -> None:
+    async with AsyncExitStack() as first, database_proxy(database_url) as (two, url):
+        one, _ = await first.enter_async_context(database_proxy(database_url))
+        base = url.replace(f"127.0.0.1:{two.port}", "").partition("?")[0]
+        hosts = f"host=127.0.0.1:{one.port}&host=127.0.0.1:{two.port}"
+        server = await start(database_url=f"{base}?{hosts}&target_session_attrs=primary&sslmode=disable")
+        async with await server.live("alice") as device:
+            await server.publish("user:alice", data=1)
+            await first.aclose()  # nobody listens there any more
+
+            async def is_published() -> bool:
+                answer = await server.http.post(
+                    "/v1/events", json={"to": "user:alice", "type": "t", "data": 2}
+                )
+                return answer.status_code == 202
+
+            await eventually(is_published)
+            assert [event["data"] for event in await device.events(2)] == [1, 2]
+
+
+async def test_a_server_that_is_silent_keeps_nobody_from_the_other(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.database.CONNECT_TIMEOUT", 0.3)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        async with database_proxy(database_url) as (proxy, url):
+            base = url.replace(f"127.0.0.1:{proxy.port}", "").partition("?")[0]
+            hosts = f"host=127.0.0.1:{silent.getsockname()[1]}&host=127.0.0.1:{proxy.port}"
+            database = Database(f"{base}?{hosts}&sslmode=disable", 4)
+
+            async def is_reached() -> bool:
+                try:
+                    async with database.connection():
+                        return True
+                except Unavailable:
+                    return False
+
+            await eventually(is_reached)
+            await database.close()
 
 
 @pytest.mark.timeout(90)

@@ -75,6 +75,8 @@ def test_what_serving_needs(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"database_url": "hunter22"}, "DATABASE_URL"),
         ({"jwt_secret": "hunter22"}, "JWT_SECRET"),
         ({"jwt_secret": "-----BEGIN PUBLIC KEY----- hunter22"}, "JWT_SECRET"),
+        ({"jwt_secret": SECRET, "jwt_other_secret": "hunter22"}, "JWT_OTHER_SECRET"),
+        ({"jwt_other_secret": SECRET}, "JWT_OTHER_SECRET"),
         ({"jwt_algorithm": "none"}, "JWT_ALGORITHM"),
         ({"jwt_secret": SECRET, "jwt_algorithm": "RS256"}, "JWT_ALGORITHM"),
         ({"jwks_url": "https://idp/k", "jwt_audience": "me"}, "JWT_ALGORITHM"),
@@ -171,9 +173,10 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_secrets_do_not_show_in_a_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_with(
-        monkeypatch, jwt_secret=SECRET, admin_key="k" * 24, database_url="postgres://u:pw@h/d"
-    )
-    assert len(settings.secrets()) == 3
+        monkeypatch, jwt_secret=SECRET, jwt_other_secret=f"other {SECRET}", admin_key="k" * 24,
+        database_url="postgres://u:pw@h/d",
+    )  # fmt: skip
+    assert len(settings.secrets()) == 4
     assert not any(secret in repr(settings) for secret in settings.secrets())
 
 

@@ -36,7 +36,7 @@ from service.auth.tokens import (
     minter_from,
     verifier_from,
 )
-from service.auth.verification import PinnedKey, hmac_key, public_key
+from service.auth.verification import PinnedKeys, hmac_key, public_key
 from service.domain.addresses import Patterns
 from service.domain.claims import ClaimNames, Claims
 from service.domain.errors import TooLarge, Unauthorized, Unavailable
@@ -83,7 +83,7 @@ def ec_pair() -> Pair:
 
 def verifier(key: Key | None = None, algorithm: str = "HS256", **rest: Any) -> TokenVerifier:
     expected: dict[str, Any] = {"audience": None, "issuer": None, "max_age": 30 * 86400.0} | rest
-    return TokenVerifier(PinnedKey(key or hmac_key(SECRET, algorithm)), algorithm, ClaimNames(), **expected)
+    return TokenVerifier(PinnedKeys(key or hmac_key(SECRET, algorithm)), algorithm, ClaimNames(), **expected)
 
 
 def at_once(coroutine: Coroutine[Any, Any, Claims]) -> Claims:
@@ -502,7 +502,7 @@ class TestMinter:
         said = GOOD | {"rooms": ["r"], "join": ["r"], "publish": ["everyone"]}
         token = TokenMinter(SECRET, "HS256", None, None, names).mint(said)
         foreign = TokenVerifier(
-            PinnedKey(hmac_key(SECRET, "HS256")), "HS256", names,
+            PinnedKeys(hmac_key(SECRET, "HS256")), "HS256", names,
             audience=None, issuer=None, max_age=HOUR,
         )  # fmt: skip
         claims = verify(token, foreign)
@@ -530,6 +530,18 @@ class TestConfiguration:
         assert verify(minter.mint(GOOD), verifier_from(settings)).user == "alice"
         refusal(signed(HS256, GOOD), verifier_from(settings))
 
+    def test_another_secret_is_believed_and_not_signed_with(self) -> None:
+        former, new = SecretStr("former" * 8), self.secret
+        before = Settings(jwt_secret=former)
+        during = Settings(jwt_secret=new, jwt_other_secret=former)
+        after = Settings(jwt_secret=new)
+        old, current = (minter_from(s).mint(GOOD) for s in (before, during))  # type: ignore[union-attr]
+        for token in (old, current):
+            assert verify(token, verifier_from(during)).user == "alice"
+        assert verify(current, verifier_from(after)).user == "alice"
+        refusal(old, verifier_from(after))
+        refusal(current, verifier_from(before))
+
     def test_a_public_key(self, ec_pair: Pair) -> None:
         settings = Settings(jwt_public_key=ec_pair.public.decode(), jwt_algorithm="ES256")
         token = jws.sign(GOOD, ec_pair.private, algorithm="ES256")
@@ -551,6 +563,8 @@ class TestConfiguration:
             with pytest.raises(InvalidSettings, match="TIDINGS_JWT_SECRET") as refused:
                 build(settings)
             assert body[:20] not in str(refused.value)
+        with pytest.raises(InvalidSettings, match="TIDINGS_JWT_OTHER_SECRET"):
+            verifier_from(Settings(jwt_secret=self.secret, jwt_other_secret=SecretStr(body)))
 
     def test_no_key_at_all_is_refused(self) -> None:
         with pytest.raises(InvalidSettings, match="TIDINGS_JWKS_URL"):
