@@ -7,22 +7,25 @@ from typing import Final, cast
 from service.domain.claims import Claims
 from service.domain.delivery import State
 from service.domain.frames import Farewell
-from service.domain.websocket import AT_ONCE, FrameReader, Message, ProtocolViolation, close_frame
-from service.domain.websocket import Close as CloseMessage
 from service.domain.websocket import (
+    AT_ONCE,
+    FrameReader,
+    Message,
+    ProtocolViolation,
+    close_frame,
     ping_frame,
     pong_frame,
     text_frame,
     whole_messages,
 )
+from service.domain.websocket import Close as CloseMessage
 from service.domain.websocket import Ping as PingMessage
 from service.domain.websocket import Pong as PongMessage
 from service.gateway.connection import Connection, Owner
 from service.gateway.inbox import Inbox
 
-
 FRAMES_PER_SECOND: Final = 5000
-"""How fast frames are read of who sends many at once: a flood costs a connection its speed, and nobody else."""
+"""How fast frames are read of who sends many at once: a flood slows down its own connection only."""
 
 
 class WebSocket(Connection):
