@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test check bench
+.PHONY: install run test check audit bench
 
 install: .venv/installed
 
@@ -24,6 +24,13 @@ check: install
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What is installed, held against PyPI's advisories: it fails where one is known, and where it cannot be asked.
+audit: install
+	mkdir -p dist
+	$(BIN)/python -m pip freeze --exclude-editable >dist/installed.txt
+	$(BIN)/cyclonedx-py environment --output-reproducible --of JSON -o dist/sbom.json --pyproject pyproject.toml $(BIN)/python
+	$(BIN)/pip-audit --strict --progress-spinner off --no-deps --disable-pip -r dist/installed.txt
 
 bench: .venv/bench
 	$(BIN)/python -m bench

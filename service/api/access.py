@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import Depends, Request, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from service.api.service import Service, service_of
@@ -154,6 +155,8 @@ async def read_body(request: Request, limit: int) -> bytes:
                 chunks.append(chunk)
     except TimeoutError:
         raise Malformed(f"the body did not come within {BODY_TIMEOUT:.0f} s") from None
+    except ClientDisconnect:
+        raise Malformed("the caller left before all of the body was there") from None
     return b"".join(chunks)
 
 

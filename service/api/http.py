@@ -9,19 +9,25 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.domain.request import MAX_HEAD, Request
+from service.api.access import BODY_TIMEOUT
+from service.domain.request import MAX_FIELDS, MAX_HEAD, Request
 
 LetIn = Callable[[asyncio.Transport, Request], bool]
 """Takes a socket over if this request is for that; tells whether it does."""
 
 HEAD_TIMEOUT: Final = 10.0
+UNREAD_TIMEOUT: Final = 60.0
+"""Seconds that an answer may lie unread, none of it leaving."""
+MAX_WAITING: Final = 64
+"""Requests of one connection that may wait for the answer to the one before."""
 
 
 class Http(HttpToolsProtocol):
-    """Closes whoever sends a head over 64 KiB, or takes more than 10 s for it.
+    """Closes whoever sends a head over 64 KiB or 256 fields, or takes more than 10 s for it.
 
-    uvicorn itself bounds neither: one header of 24 MB was accepted, and a socket that never sends
-    one was held for ever.
+    So it does with who takes too long for a body, does not read answers, or sends ever more requests
+    meanwhile. uvicorn itself bounds none of these: one header of 24 MB was accepted, a socket that never
+    sends one was held for ever, and requests in a row took half a gigabyte in three seconds.
     """
 
     _head: int | None = None
@@ -29,6 +35,7 @@ class Http(HttpToolsProtocol):
     _begun = 0
     """How many heads have begun."""
     _late: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], let_in: LetIn
@@ -43,14 +50,40 @@ class Http(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin to measure a head."""
+        if len(self.pipeline) >= MAX_WAITING:
+            raise _Refused
         super().on_message_begin()
         self._begun += 1
         self._begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count the fields."""
+        if len(self.headers) >= MAX_FIELDS:
+            raise _Refused
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        """Let the body take as long as it takes; its size is bounded where it is read."""
+        """Wait for the body, which who reads it answers for; its size is bounded there as well."""
         self._end()
+        self._wait(BODY_TIMEOUT + HEAD_TIMEOUT)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Leave the next wait to uvicorn, which begins it with the end of an answer, unless that is past."""
+        self._end()
+        super().on_message_complete()
+        if self.cycle is not None and self.cycle.response_complete:
+            self._wait(HEAD_TIMEOUT)
+
+    def pause_writing(self) -> None:
+        """Wait for who does not read, but not for ever."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_TIMEOUT, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._forget_unread()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head; one that begins behind another request, from the next chunk on."""
@@ -61,6 +94,13 @@ class Http(HttpToolsProtocol):
             if self._head > MAX_HEAD:
                 self.send_400_response("The head of the request is too long.")
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer, and let who is still at work for the request before write nothing behind it."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        super().send_400_response(msg)
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Run the application, which uvicorn does here, unless a client is to get the socket for good."""
         scope = cycle.scope
@@ -69,21 +109,36 @@ class Http(HttpToolsProtocol):
         if self._let_in(self.transport, request):
             self.connections.discard(self)
             self._unset_keepalive_if_required()
+            self._end()
         else:
             super()._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop waiting, and let go of what waits: in a circle, it would be found late."""
         self._end()
+        self._forget_unread()
         super().connection_lost(exc)
+        self.pipeline.clear()
 
     def _begin(self) -> None:
         self._end()
         self._head = 0
-        self._late = self.loop.call_later(HEAD_TIMEOUT, self.transport.abort)
+        self._wait(HEAD_TIMEOUT)
+
+    def _wait(self, seconds: float) -> None:
+        self._late = self.loop.call_later(seconds, self.transport.abort)
+
+    def _forget_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _end(self) -> None:
         self._head = None
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+class _Refused(Exception):
+    """The parser shall stop: uvicorn answers 400 and closes."""

@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple, cast
 
 from uvicorn.server import ServerState
 
-from service.api.access import key_of
-from service.api.http import HEAD_TIMEOUT
+from service.api.access import BODY_TIMEOUT, key_of
+from service.api.http import HEAD_TIMEOUT, UNREAD_TIMEOUT
 from service.api.ingest import (
     PATHS,
     Post,
@@ -90,6 +90,9 @@ class Intake(asyncio.Protocol):
         self._leaving = False
         self._used_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
+        self._next: asyncio.Handle | None = None
+        """The step of the loop that reads the next request."""
 
     # The transport's side
 
@@ -101,22 +104,25 @@ class Intake(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the producer sent; what comes before the answer waits for it."""
-        self._used_at = self._loop.time()
+        if not self._unread:
+            self._used_at = self._loop.time()
         if self._head is None:
             self._data, self._at = self._data[self._at :], 0
         self._data += data
-        if not self._busy:
+        if self._next is None and not self._busy:
             self._read()
         elif len(self._data) > MAX_AHEAD:
             self._transport.pause_reading()
 
     def pause_writing(self) -> None:
-        """Read no more from who does not read answers."""
+        """Read no more from who does not read answers, and wait for that, but not for ever."""
         self._busy = True
+        self._stuck = self._loop.call_later(UNREAD_TIMEOUT, self._transport.abort)
 
     def resume_writing(self) -> None:
         """Go on."""
         self._busy = False
+        self._forget_stuck()
         self._read_on()
 
     def eof_received(self) -> bool:
@@ -135,12 +141,22 @@ class Intake(asyncio.Protocol):
 
     def _leave(self) -> None:
         self._state.connections.discard(cast("Any", self))
+        self._forget_stuck()
+        if self._next is not None:
+            self._next.cancel()
         if self._timer is not None:
             self._timer.cancel()
 
+    def _forget_stuck(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
     def _close_if_idle(self) -> None:
-        """Close where nothing has come for too long, also in the middle of a request."""
-        patience = HEAD_TIMEOUT if self._unread else self._keep_alive
+        """Close where nothing has come for too long, or a request is too long in coming."""
+        patience = self._keep_alive
+        if self._unread:
+            patience = HEAD_TIMEOUT if self._head is None else BODY_TIMEOUT
         idle = 0.0 if self._busy else self._loop.time() - self._used_at
         if idle >= patience:
             self._transport.close()
@@ -154,8 +170,12 @@ class Intake(asyncio.Protocol):
         return len(self._data) - self._at
 
     def _read_on(self) -> None:
-        if self._unread and not self._busy and not self._transport.is_closing():
+        self._next = None
+        if self._busy or self._transport.is_closing():
+            return
+        if self._unread <= MAX_AHEAD:
             self._transport.resume_reading()
+        if self._unread:
             self._read()
 
     def _read(self) -> None:
@@ -164,6 +184,8 @@ class Intake(asyncio.Protocol):
         head = self._head or self._begin()
         if head is not None and len(self._data) >= head.ends:
             self._submit(head, late=late)
+        elif head is not None:
+            self._transport.resume_reading()
 
     def _begin(self) -> _Head | None:
         """Read a head; None where it is not all there, or was refused, or is not for this way."""
@@ -214,6 +236,7 @@ class Intake(asyncio.Protocol):
 
     def _go_general(self) -> None:
         self._leave()
+        self._transport.resume_reading()
         protocol = self._general()
         protocol.connection_made(self._transport)
         self._transport.set_protocol(protocol)
@@ -303,8 +326,10 @@ class Intake(asyncio.Protocol):
         self._used_at = self._loop.time()
         if self._leaving:
             self._transport.close()
-        elif self._unread:  # in a step of its own: thousands may be waiting
-            self._loop.call_soon(self._read_on)
+        elif (
+            self._unread or not self._transport.is_reading()
+        ):  # in a step of its own: thousands may be waiting
+            self._next = self._loop.call_soon(self._read_on)
 
 
 def is_ours(request: Request) -> bool:

@@ -12,6 +12,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes."""
+MAX_FIELDS: Final = 256
+"""Each takes some hundred bytes of memory, however short it is."""
 
 # Possessive, so that no input makes it try twice.
 _HEAD = re.compile(
@@ -37,6 +39,8 @@ def read_request(data: bytes, at: int = 0) -> Request | None:
     if found is None or found.end() - at > MAX_HEAD:
         return None
     method, target, fields = found.groups()
+    if fields.count(b"\n") > MAX_FIELDS:
+        return None
     pairs = (line.partition(b":") for line in fields.split(b"\r\n")[:-1])
     headers = [(name.lower(), value.strip(b" \t")) for name, _, value in pairs]
     return Request(method.decode(), target.decode(), headers, found.end())

@@ -79,8 +79,8 @@ class Inbox:
     def _enqueue(self, command: AnyCommand) -> None:
         """Perform commands one after the other; reading stops while too many wait."""
         self._commands.append(command)
-        if len(self._commands) >= MAX_COMMANDS:
-            self._transport.pause_reading()
+        if self.full:
+            cast("asyncio.Transport", self._connection.transport).pause_reading()
         if self._performing is None:
             self._performing = self._connection.gateway.spawn(self._connection, self._perform())
 
@@ -94,8 +94,8 @@ class Inbox:
                     connection.reply(answer)
             except TidingsError as error:
                 self._refuse(error, command.ref)
-            if len(self._commands) == MAX_COMMANDS // 2 and not self._transport.is_closing():
-                self._transport.resume_reading()
+            if len(self._commands) == MAX_COMMANDS // 2:
+                self._connection.read_on()
         self._performing = None
 
     def _refuse(self, error: TidingsError, ref: Ref) -> None:
@@ -107,8 +107,9 @@ class Inbox:
         ))  # fmt: skip
 
     @property
-    def _transport(self) -> asyncio.Transport:
-        return cast("asyncio.Transport", self._connection.transport)
+    def full(self) -> bool:
+        """Whether so many commands wait that no more shall be read."""
+        return len(self._commands) >= MAX_COMMANDS
 
 
 def _ref_of(text: str) -> Ref:

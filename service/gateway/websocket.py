@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import cast
+from typing import Final, cast
 
 from service.domain.claims import Claims
 from service.domain.delivery import State
 from service.domain.frames import Farewell
-from service.domain.websocket import Close as CloseMessage
 from service.domain.websocket import (
+    AT_ONCE,
     FrameReader,
     Message,
     ProtocolViolation,
@@ -18,16 +18,20 @@ from service.domain.websocket import (
     text_frame,
     whole_messages,
 )
+from service.domain.websocket import Close as CloseMessage
 from service.domain.websocket import Ping as PingMessage
 from service.domain.websocket import Pong as PongMessage
 from service.gateway.connection import Connection, Owner
 from service.gateway.inbox import Inbox
 
+FRAMES_PER_SECOND: Final = 5000
+"""How fast frames are read of who sends many at once: a flood slows down its own connection only."""
+
 
 class WebSocket(Connection):
     """A connection that speaks RFC 6455."""
 
-    __slots__ = ("inbox", "owed", "reader", "unconfirmed")
+    __slots__ = ("inbox", "owed", "reader", "slowed", "unconfirmed")
 
     def __init__(
         self, gateway: Owner, connection_id: str, claims: Claims, device: str, *, manual: bool
@@ -37,6 +41,7 @@ class WebSocket(Connection):
         self.inbox: Inbox | None = None
         self.owed: bytes | None = None
         self.unconfirmed = 0
+        self.slowed = False
 
     def attach(self, transport: asyncio.Transport, answer: bytes) -> None:
         """Take over a socket, and let the hub send to it directly."""
@@ -87,8 +92,31 @@ class WebSocket(Connection):
         """Take what the client sent."""
         self.silent = 0
         whole = whole_messages(data) if self.reader is None else None
-        for message in self._read(data) if whole is None else whole:
+        messages = self._read(data) if whole is None else whole
+        for message in messages:
             self._receive(message)
+        if len(messages) >= AT_ONCE or (self.reader is not None and self.reader.waiting):
+            self._slow_down(max(AT_ONCE, len(messages)))
+
+    def _slow_down(self, frames: int) -> None:
+        """Read nothing more for as long as so many frames may take."""
+        transport = cast("asyncio.Transport", self.transport)
+        if not (self.slowed or transport.is_closing()):
+            self.slowed = True
+            transport.pause_reading()
+            asyncio.get_running_loop().call_later(frames / FRAMES_PER_SECOND, self._go_on)
+
+    def _go_on(self) -> None:
+        self.slowed = False
+        if self.reader is not None and self.reader.waiting:
+            self.data_received(b"")
+        self.read_on()
+
+    def read_on(self) -> None:
+        """Read again, unless there is another reason not to."""
+        transport = cast("asyncio.Transport", self.transport)
+        if not (self.slowed or (self.inbox is not None and self.inbox.full) or transport.is_closing()):
+            transport.resume_reading()
 
     def _read(self, data: bytes) -> Sequence[Message]:
         reader = self.reader or FrameReader(self.gateway.settings.max_message)

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from service.api import intake
+from service.api.http import MAX_WAITING
 from service.api.intake import Intake
 from service.domain.events import Outcome, Unit
 from service.domain.request import MAX_HEAD
@@ -203,8 +204,9 @@ async def test_thousands_in_one_piece_are_answered(server: Server) -> None:
 @pytest.mark.parametrize("extra", ["", GENERAL])
 async def test_a_head_is_cut_behind_much_else(server: Server, extra: str) -> None:
     """Neither way takes what stood before a head for a part of it."""
-    request = post(EVENT, extra=extra)
+    request = post({**EVENT, "data": "x" * 2000}, extra=extra)
     many = MAX_HEAD // len(request) + 10
+    assert many < MAX_WAITING
     async with connected(server) as client:
         client.send(request * many + request[:40])
         for _ in range(many):
@@ -267,7 +269,7 @@ async def test_an_idle_connection_is_closed(start: Start) -> None:
 async def test_a_body_that_never_comes_is_not_waited_for(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr(intake, "BODY_TIMEOUT", 0.05)
     async with connected(server) as client:
         client.send(post(EVENT)[:-5])
         await eventually(lambda: the_intake(server))
