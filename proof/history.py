@@ -28,7 +28,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
 
 class Sent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One event of a POST. ``exclude`` has users, and devices as ``user\\ndevice``; times in seconds."""
+    """One event of a POST; times in seconds. ``exclude`` has users, and devices behind a line feed."""
 
     mark: str
     to: tuple[str, ...]
@@ -48,7 +48,7 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
     id: str
 
 
-class Posted(_Record, tag=True):
+class Posted(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """An attempt of a POST (or of a publish by a client) begins; another may have preceded it.
 
     All attempts of one ``post`` are the same request: with the same ``Idempotency-Key``, or with the
@@ -63,7 +63,7 @@ class Posted(_Record, tag=True):
     key: str | None = None
 
 
-class Answered(_Record, tag=True):
+class Answered(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """What became of an attempt: a status, ``UNKNOWN`` where there was none or it says so.
 
     ``placed`` is in the order of events and of their addresses; empty where the events are put off.
@@ -88,7 +88,7 @@ class Token(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     rooms: tuple[str, ...] = ()
 
 
-class Connecting(_Record, tag=True):
+class Connecting(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """A handshake begins. With ``manual`` the device acknowledges by itself (``ack=client``)."""
 
     connection: str
@@ -99,7 +99,7 @@ class Connecting(_Record, tag=True):
     manual: bool = False
 
 
-class Received(_Record, tag=True):
+class Received(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """A frame has come in: ``welcome``, ``event``, ``live``, ``gap``, ``joined_room`` and so on.
 
     ``head`` is the welcome's. ``since`` and the position are the bounds of a gap.
@@ -118,14 +118,14 @@ class Received(_Record, tag=True):
     reason: str | None = None
 
 
-class Acknowledged(_Record, tag=True):
+class Acknowledged(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """The device is about to say that it has everything up to a position: by ``ack``, or by a pong."""
 
     connection: str
     position: int
 
 
-class Closed(_Record, tag=True):
+class Closed(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """A connection or a handshake is over. ``code`` is a close code or an HTTP status; 0 for none.
 
     ``own`` says that it was the device's wish.
@@ -136,7 +136,7 @@ class Closed(_Record, tag=True):
     own: bool = False
 
 
-class Stored(_Record, tag=True):
+class Stored(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """The service has said what a device's cursor is."""
 
     user: str
@@ -147,7 +147,7 @@ class Stored(_Record, tag=True):
 # Admins
 
 
-class Ordered(_Record, tag=True):
+class Ordered(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """An admin is about to do something: what is answered comes as a record of its own."""
 
     order: str
@@ -155,7 +155,7 @@ class Ordered(_Record, tag=True):
     what: Literal["member", "revoke", "recall", "disconnect"]
 
 
-class Moved(_Record, tag=True):
+class Moved(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """A membership has changed, at a position of the log; ``position`` is None where nobody was told."""
 
     user: str
@@ -165,7 +165,7 @@ class Moved(_Record, tag=True):
     position: int | None = None
 
 
-class Revoked(_Record, tag=True):
+class Revoked(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """Tokens are dead from now on: that of ``jti``, or of ``user`` those issued up to ``issued_before``."""
 
     position: int
@@ -174,13 +174,13 @@ class Revoked(_Record, tag=True):
     issued_before: int | None = None
 
 
-class Recalling(_Record, tag=True):
+class Recalling(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """An event may be taken back from now on."""
 
     recalled: int
 
 
-class Recalled(_Record, tag=True):
+class Recalled(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """An event has been taken back."""
 
     recalled: int
@@ -190,7 +190,7 @@ class Recalled(_Record, tag=True):
 # What is done to the service
 
 
-class Fault(_Record, tag=True):
+class Fault(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """Something is broken from now on, or with ``begins`` false no longer.
 
     ``lost_from`` is the last position that a restore or a failover has kept, ``floor`` the last one that
@@ -204,11 +204,11 @@ class Fault(_Record, tag=True):
     floor: int | None = None
 
 
-class Healed(_Record, tag=True):
+class Healed(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """Nothing is broken any more, and nobody produces: what is still missing has to come soon."""
 
 
-class Over(_Record, tag=True):
+class Over(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
     """The end: whatever is to be seen has been seen."""
 
 
