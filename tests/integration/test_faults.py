@@ -14,11 +14,11 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from proof.proxy import slow_link
 from service.domain.events import Draft, Unit
 from service.store import embedded, schema
 from service.store import log as store_log
 from tests.harness import ADMIN_KEY, SECRET, Device, Server, eventually, serving, token
-from tests.proxy import slow_link
 
 Start = Callable[..., Awaitable[Server]]
 
