@@ -191,7 +191,7 @@ class Recalled(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
 
 
 class Fault(_Record, frozen=True, tag=True, omit_defaults=True, gc=False):
-    """Something is broken from now on, or with ``begins`` false no longer.
+    """Something is broken from now on, or with ``begins`` false no longer: the same kind and detail.
 
     ``lost_from`` is the last position that a restore or a failover has kept, ``floor`` the last one that
     retention has deleted: what lies beyond the one or before the other may be missing.
