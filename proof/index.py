@@ -15,7 +15,6 @@ from proof.history import (
     Fault,
     Healed,
     Moved,
-    Over,
     Posted,
     Recalled,
     Recalling,

@@ -41,7 +41,10 @@ class Child:
         self._command = [*command]
         self._cwd = cwd
         self._owner = owner
+        self.deaths = 0
+        """How often it was found dead without having been ended."""
         self._process: subprocess.Popen[bytes] | None = None
+        self._spared = False
 
     @property
     def pid(self) -> int:
@@ -56,6 +59,7 @@ class Child:
     async def start(self, ready: Callable[[], Awaitable[bool]], patience: float = PATIENCE) -> None:
         """Start it, unless it runs, and wait until it serves. Raises NotStarted."""
         if not self.lives:
+            self.deaths += self._spared
             self._begin()
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -63,9 +67,15 @@ class Child:
                     if await ready():
                         return
                     await asyncio.sleep(PAUSE)
-        raise NotStarted(f"{self.name} does not serve: {self.log.read_text(errors='replace')[-1000:]}")
+        raise NotStarted(f"{self.name} does not serve: {self.last_words}")
+
+    @property
+    def last_words(self) -> str:
+        """Return the end of its log."""
+        return self.log.read_text(errors="replace")[-1000:]
 
     def _begin(self) -> None:
+        self._spared = True
         user, group = self._owner or (None, None)
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -81,6 +91,7 @@ class Child:
 
     async def end(self, number: signal.Signals, patience: float = PATIENCE) -> int | None:
         """End it by a signal, and wait until it has; return its status, None if it never ran."""
+        self._spared = False
         self.send(number)
         return await self._ended(patience)
 
@@ -101,6 +112,7 @@ class Child:
 
     def kill(self) -> None:
         """End it at once, whatever it does."""
+        self._spared = False
         if self._process is not None:
             self._process.kill()
             self._process.wait()

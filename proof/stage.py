@@ -91,16 +91,16 @@ class Workshop:
 
 async def _add(stage: Stage, number: int, settings: dict[str, str], stack: AsyncExitStack) -> None:
     """Add an instance with its links; it is not started."""
-    database = await stack.enter_async_context(proxying(_connector(lambda: stage.postgres.port)))
-    redis = await stack.enter_async_context(proxying(_connector(lambda: stage.redis.port)))
+    database = await stack.enter_async_context(proxying(connector(lambda: stage.postgres.port)))
+    redis = await stack.enter_async_context(proxying(connector(lambda: stage.redis.port)))
     stores = {"DATABASE_URL": url(database.port), "REDIS_URL": f"redis://127.0.0.1:{redis.port}"}
     instance = Instance(stage.folder, number, **stores | settings)
-    clients = await stack.enter_async_context(proxying(_connector(lambda: instance.port)))
+    clients = await stack.enter_async_context(proxying(connector(lambda: instance.port)))
     stage.instances.append(instance)
     stage.links.append(Links(clients, database, redis))
 
 
-def _connector(port: Callable[[], int]) -> Callable[[], Awaitable[Ends]]:
+def connector(port: Callable[[], int]) -> Callable[[], Awaitable[Ends]]:
     """Return what connects to a port, which is asked for each time."""
 
     async def connect() -> Ends:
