@@ -97,7 +97,7 @@ def holes_are_told(index: Index, _: Bounds) -> Iterator[str]:
         gaps = _gaps(connection)
         for entry in index.due_on(connection):
             told = any(since < entry.position <= upto for since, upto in gaps)
-            if entry.position in frames or told or index.lost(entry.position, connection.begun.at):
+            if entry.position in frames or told or entry.lost:
                 continue
             if not index.spared(device, entry, until):
                 yield f"{connection.name} was sent what is before and after {entry}, but not that"
@@ -263,8 +263,7 @@ def _missing(index: Index) -> Iterator[tuple[Device, Entry]]:
         for entry in index.due_to(device):
             if entry.position in device.received or device.told(entry.position):
                 continue
-            lost = entry.accepted is not None and index.lost(entry.position, entry.accepted)
-            if not lost and not index.spared(device, entry, index.end):
+            if not entry.lost and not index.spared(device, entry, index.end):
                 yield device, entry
 
 
