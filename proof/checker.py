@@ -97,7 +97,7 @@ def holes_are_told(index: Index, _: Bounds) -> Iterator[str]:
         gaps = _gaps(connection)
         for entry in index.due_on(connection):
             told = any(since < entry.position <= upto for since, upto in gaps)
-            if entry.position in frames or told or index.lost(entry.position, connection.begun.at):
+            if entry.position in frames or told or entry.lost:
                 continue
             if not index.spared(device, entry, until):
                 yield f"{connection.name} was sent what is before and after {entry}, but not that"
@@ -228,13 +228,12 @@ def it_heals(index: Index, bounds: Bounds) -> Iterator[str]:
         if device.first is None:
             yield f"{device} was never let in"
         for entry in index.due_to(device):
-            came = device.received.get(entry.position)
-            if came is None or entry.accepted is None:
+            if entry.accepted is None:
                 continue
-            delay = 0.0 if entry.event is None else entry.event.after or 0.0
-            late = came - max(index.healed, entry.accepted + delay)
-            if late > bounds.delivery:
-                yield f"{device} received {entry} {late:.1f} s after all was well"
+            well = max(index.healed, entry.accepted + _put_off(entry))
+            came = device.received.get(entry.position, index.end)
+            if came > well + bounds.delivery and not _excused(index, device, entry):
+                yield f"{device} did not have {entry} until {came - well:.1f} s after all was well"
 
 
 CLAIMS: Final = {
@@ -261,11 +260,17 @@ def _missing(index: Index) -> Iterator[tuple[Device, Entry]]:
     """Yield what is due to a device that is alive, and has neither come nor been told as a gap."""
     for device in _living(index):
         for entry in index.due_to(device):
-            if entry.position in device.received or device.told(entry.position):
-                continue
-            lost = entry.accepted is not None and index.lost(entry.position, entry.accepted)
-            if not lost and not index.spared(device, entry, index.end):
+            if entry.position not in device.received and not _excused(index, device, entry):
                 yield device, entry
+
+
+def _excused(index: Index, device: Device, entry: Entry) -> bool:
+    """Tell whether a device may lack an entry in the end."""
+    return entry.lost or device.told(entry.position) or index.spared(device, entry, index.end)
+
+
+def _put_off(entry: Entry) -> float:
+    return 0.0 if entry.event is None else entry.event.after or 0.0
 
 
 def _is_certain(index: Index, to: str) -> bool:

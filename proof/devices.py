@@ -120,6 +120,9 @@ class Device:
         self.reached = 0
         """The last position that it has seen."""
         self.socket: Socket | None = None
+        self.wanted = asyncio.Event()
+        """Cleared while it shall stay away."""
+        self.wanted.set()
         self.moved = asyncio.Event()
         """Set where ``reached`` has moved."""
         self._rng = rng
@@ -146,6 +149,7 @@ class Device:
         """Come and go until cancelled."""
         try:
             while not self.account.banned:
+                await self.wanted.wait()
                 await self._visit(self._rng.choice(self.scene.urls))
                 await asyncio.sleep(self._rng.uniform(0.01, 0.1))
         finally:
@@ -188,8 +192,8 @@ class Device:
         self._publish_again()
         end = asyncio.get_running_loop().time() + self._rng.uniform(0.3, 2.5)
         while not visit.over.is_set():
-            settled = self.scene.settled.is_set()
-            if not (settled or self.steady) and asyncio.get_running_loop().time() > end:
+            stays = self.steady or self.scene.settled.is_set()
+            if not self.wanted.is_set() or (not stays and asyncio.get_running_loop().time() > end):
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._rng.uniform(0.1, 0.3)):

@@ -27,6 +27,8 @@ from proof.history import (
 )  # fmt: skip
 
 EVERYONE: Final = "everyone"
+UNDER_WAY: Final = 1.0
+"""Seconds that what was told before a fault may come after it."""
 CHANGES: Final = {"joined_room": True, "left_room": False}
 
 
@@ -68,6 +70,8 @@ class Entry:
     post: Post | None = None
     accepted: float | None = None
     exclude: tuple[str, ...] = ()
+    lost: bool = False
+    """A restore came after it, which did not have it."""
 
     def __str__(self) -> str:
         what = "a notice" if self.event is None else f"event {self.event.mark}"
@@ -251,7 +255,9 @@ class Index:
         for n, (event, to) in enumerate(post.slots):
             position = bases[0] + n if known[n] is None and whole else known[n]
             if position is not None:
-                yield Entry(position, to, event, post, accepted, event.exclude)
+                since = self.seen.get((event.mark, to), {}).get(position, post.begun)
+                lost = self.lost(position, since)
+                yield Entry(position, to, event, post, accepted, event.exclude, lost=lost)
 
     def _position(self, event: Sent, to: str) -> int | None:
         """Return where an event stands: what came after a restore is what there is now."""
@@ -385,7 +391,7 @@ class Index:
     def lost(self, position: int, since: float) -> bool:
         """Tell whether what was known of a position by then was lost by a restore after it."""
         return any(
-            fault.lost_from is not None and position > fault.lost_from and since < fault.at
+            fault.lost_from is not None and position > fault.lost_from and since < fault.at + UNDER_WAY
             for fault in self.faults
         )
 

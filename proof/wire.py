@@ -40,6 +40,7 @@ class Caller:
         self.url = url
         self._host, self._port = parts.hostname or "", parts.port or 80
         self._head = f"Host: {parts.netloc}\r\nAuthorization: Bearer {key}\r\n"
+        self._turn = asyncio.Lock()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def call(
@@ -51,7 +52,7 @@ class Caller:
         kind = "Content-Type: application/json\r\n" if content else ""
         head = f"{method} {path} HTTP/1.1\r\n{self._head}{lines}{kind}Content-Length: {len(content)}\r\n\r\n"
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with self._turn, asyncio.timeout(PATIENCE):
                 return await self._exchange(head.encode() + content)
         except (Lost, TimeoutError) as error:
             self.close()

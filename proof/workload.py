@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from itertools import count
 from random import Random
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -71,6 +72,7 @@ class Workload:
             self._scene, _fork(rng), self.accounts, self.devices,
             rooms=size.rooms, pause=1 / size.orders if size.orders else 0.0,
         )  # fmt: skip
+        self._numbers = count(1)
         self._thief = Thief(self._scene, _fork(rng), self.admin)
         self._listening: list[asyncio.Task[None]] = []
         self._acting: list[asyncio.Task[None]] = []
@@ -125,11 +127,12 @@ class Workload:
         await self.stop()
         self.history.add(Healed())
         self._scene.settled.set()
+        for device in self.devices:
+            device.wanted.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(bound):
                 await self._until_put_off_is_seen()
-                last = await self._say_last()
-                await asyncio.gather(*[_reached(d, last) for d in self.devices if not d.account.banned])
+                await self.everywhere()
         for account in self.accounts:
             await self.admin.ask_about(account)
         self.history.add(Over())
@@ -140,13 +143,14 @@ class Workload:
                 return
             await asyncio.sleep(PAUSE)
 
-    async def _say_last(self) -> int:
-        """Send everyone one more event; return its position: whoever has it has all before it."""
-        sent = Sent("last", ("everyone",), id="last")
-        await self.producers[0].send(Posted(
-            post="last", attempt=1, producer="admin", url="", events=(sent,)
-        ))  # fmt: skip
-        return self._scene.placed[-1]
+    async def everywhere(self) -> None:
+        """Send everyone an event, and wait until it is everywhere: whoever has it has all before it."""
+        name = f"last.{next(self._numbers)}"
+        sent = Sent(name, ("everyone",), id=name)
+        await self.producers[0].send(Posted(post=name, attempt=1, producer="admin", url="", events=(sent,)))
+        last = self._scene.placed[-1]
+        here = [d for d in self.devices if d.wanted.is_set() and not d.account.banned]
+        await asyncio.gather(*[_reached(device, last) for device in here])
 
 
 async def _reached(device: Device, position: int) -> None:
