@@ -289,14 +289,32 @@ class Index:
     def _membership(self) -> dict[tuple[str, str], list[tuple[int, bool]]]:
         """Return the changes of each membership, by user and room: positions, and whether they join."""
         changes: dict[tuple[str, str], dict[int, bool]] = defaultdict(dict)
+        told: dict[int, float] = {}
         for move in self.moves:
             if move.position is not None:
                 changes[move.user, move.room][move.position] = move.joins
+                told[move.position] = move.at
         for connection in self.connections.values():
             for frame in connection.frames:
                 if frame.frame in CHANGES and frame.room is not None and frame.position is not None:
                     changes[connection.user, frame.room][frame.position] = CHANGES[frame.frame]
+                    told[frame.position] = frame.at
+        self._take_back(changes, told)
         return {key: sorted(of.items()) for key, of in changes.items()}
+
+    def _take_back(
+        self, changes: dict[tuple[str, str], dict[int, bool]], told: dict[int, float]
+    ) -> None:  # fmt: skip
+        """Let each membership be again what a restore has kept, behind the last position that it lost."""
+        for at in self.seen.values():
+            told |= at
+        for fault in self.faults:
+            kept = fault.lost_from
+            if kept is not None:
+                end = max([kept, *[p for p, at in told.items() if p > kept and at < fault.at]])
+                for of in changes.values():
+                    before = max([p for p in of if p <= kept], default=None)
+                    of.setdefault(end + 1, before is not None and of[before])
 
     def _bounds(self, user: str) -> tuple[int, float]:
         """Return between which positions a user was first seen: from there on ``everyone`` means them too."""

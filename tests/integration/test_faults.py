@@ -14,7 +14,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from proof.proxy import slow_link
+from proof.proxy import database_proxy, slow_link
 from service.domain.events import Draft, Unit
 from service.store import embedded, schema
 from service.store import log as store_log
@@ -203,6 +203,43 @@ async def test_positions_are_never_used_twice_after_a_restore_under_a_running_se
             await asyncio.to_thread(embedded.stop, folder)
 
 
+@pytest.mark.timeout(90)
+async def test_memberships_that_a_restore_lost_count_no_more_once_others_have_written_on() -> None:
+    with TemporaryDirectory(prefix="tidings-restore-") as name:
+        folder, copy = Path(name) / "data", Path(name) / "copy"
+        folder.mkdir()
+        url = await asyncio.to_thread(embedded.start, folder)
+        try:
+            await schema.upgrade(url)
+            async with (
+                database_proxy(url) as (proxy, through),
+                serving(database_url=url) as other,
+                serving(database_url=through) as server,
+                await server.live("alice") as phone,
+            ):
+                await server.join("left", "alice")
+                await phone.until("joined_room")
+                await _stopped(folder, _copy(folder, copy))
+                assert await _published(other, data="lost")
+                await eventually(lambda: server.service.follower.trusted)
+                await phone.until("event")
+                await server.join("joined", "alice")
+                assert (await server.http.delete("/v1/rooms/left/members/alice")).status_code == 200
+                await phone.until("left_room")
+                proxy.refuse = True
+                proxy.cut()
+                await _stopped(folder, _copy(copy, folder))
+                for room in ("joined", "left"):
+                    await _published(other, to=f"room:{room}", data=room)
+                proxy.refuse = False
+                assert await phone.closed() == 1012
+                assert "joined" not in [frame.get("data") for frame in phone.frames]
+                async with await server.live("alice") as again:
+                    assert [f["data"] for f in again.frames if f["type"] == "event"] == ["left"]
+        finally:
+            await asyncio.to_thread(embedded.stop, folder)
+
+
 def _copy(source: Path, target: Path) -> list[str]:
     return ["sh", "-c", f"rm -rf {target} && cp -a {source} {target}"]
 
@@ -215,9 +252,9 @@ async def _stopped(folder: Path, command: list[str]) -> None:
     await asyncio.to_thread(embedded.start, folder)
 
 
-async def _published(server: Server, data: Any) -> int:
+async def _published(server: Server, data: Any, to: str = "user:alice") -> int:
     async def attempt() -> int:
-        body = {"to": "user:alice", "type": "t", "data": data}
+        body = {"to": to, "type": "t", "data": data}
         answer = await server.http.post("/v1/events", json=body)
         return answer.json()["events"][0]["position"] if answer.status_code == 202 else 0
 
