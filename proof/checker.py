@@ -39,8 +39,10 @@ def nothing_is_missing(index: Index, _: Bounds) -> Iterator[str]:
         if entry.accepted is not None and not entry.position <= index.floor:
             yield f"{device} never received {entry}"
     for post in index.posts.values():
+        if post.accepted is None or index.lost_what_waited(post.accepted):
+            continue
         for event, to in post.slots:
-            if post.accepted is not None and not index.seen.get((event.mark, to)) and _is_certain(index, to):
+            if not index.seen.get((event.mark, to)) and _is_certain(index, to):
                 yield f"nobody received event {event.mark} to {to}, which was put off"
 
 

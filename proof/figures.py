@@ -60,13 +60,13 @@ def lost(index: Index) -> list[Entry]:
 
 
 def untold(index: Index) -> list[Connection]:
-    """Return connections that began after a position which was lost, and were not told by a gap."""
+    """Return connections that began after a position which was lost, and went on without a gap."""
+    began = (c for c in index.connections.values() if c.welcome is not None and _void(index, c.begun))
     return [
         connection
-        for connection in index.connections.values()
-        if connection.welcome is not None and _void(index, connection.begun)
-        and not any(frame.frame == "gap" and frame.reason == "failover" for frame in connection.frames)
-    ]  # fmt: skip
+        for connection in began
+        if [f.frame for f in connection.frames[1:2]] not in ([], ["gap"], ["disconnect"])
+    ]
 
 
 def _void(index: Index, begun: Connecting) -> bool:

@@ -270,19 +270,24 @@ class Index:
         for connection in self.connections.values():
             for frame in connection.frames:
                 if frame.position is not None and frame.frame in CHANGES:
-                    yield Entry(frame.position, f"user:{connection.user}")
+                    yield self._notice(frame.position, f"user:{connection.user}", frame.at)
                 elif frame.position is not None and frame.recalled in self._where:
-                    yield self._recall(frame.position, self._where[frame.recalled])
+                    yield self._recall(frame.position, self._where[frame.recalled], frame.at)
         for move in self.moves:
             if move.position is not None:
-                yield Entry(move.position, f"user:{move.user}", accepted=move.at)
+                yield self._notice(move.position, f"user:{move.user}", move.at, move.at)
         for recall in self.recalled:
             if recall.recalled in self._where:
-                yield self._recall(recall.position, self._where[recall.recalled], recall.at)
+                yield self._recall(recall.position, self._where[recall.recalled], recall.at, recall.at)
 
-    def _recall(self, position: int, of: tuple[Sent, str], accepted: float | None = None) -> Entry:
+    def _notice(self, position: int, to: str, since: float, accepted: float | None = None) -> Entry:
+        return Entry(position, to, accepted=accepted, lost=self.lost(position, since))
+
+    def _recall(
+        self, position: int, of: tuple[Sent, str], since: float, accepted: float | None = None
+    ) -> Entry:  # fmt: skip
         event, to = of
-        return Entry(position, to, accepted=accepted, exclude=event.exclude)
+        return Entry(position, to, accepted=accepted, exclude=event.exclude, lost=self.lost(position, since))
 
     # Who is to have it
 
@@ -412,6 +417,10 @@ class Index:
             fault.lost_from is not None and position > fault.lost_from and since < fault.at + UNDER_WAY
             for fault in self.faults
         )
+
+    def lost_what_waited(self, since: float) -> bool:
+        """Tell whether a restore may have lost what waited to be put into the log by then."""
+        return any(fault.lost_from is not None and since < fault.at for fault in self.faults)
 
     @property
     def floor(self) -> int:

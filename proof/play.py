@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from random import Random
@@ -98,6 +98,10 @@ class Play:
             for instance in stage.instances
             if instance.process.deaths
         ]
+        self.accuse(stage, violations)
+
+    def accuse(self, stage: Stage, violations: Sequence[Violation]) -> None:
+        """Keep what was not as promised, and with it what is known of the run."""
         if violations:
             self._results.row(self.name).violations += violations
             self._save(stage)

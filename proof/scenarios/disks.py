@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from proof import postgres
+from proof.checker import Violation
 from proof.figures import lost, untold
 from proof.index import Index
 from proof.play import Load, Play
@@ -46,9 +47,8 @@ async def failover(play: Play) -> None:
                 await _fail_over(load, standby, link)
             index = Index(load.history)
             play.figure("acknowledged events that the failover lost", len(lost(index)), least=1)
-            play.figure(
-                "clients that came back with a lost position and got no gap", len(untold(index)), most=0
-            )
+            said = "{} came back with a position that was lost, and was not told by a gap"
+            play.accuse(stage, [Violation("C4", said.format(one.name)) for one in untold(index)])
 
 
 @asynccontextmanager

@@ -84,8 +84,7 @@ class Follower:
 
         One that leaps comes after a failover: first it has to be known what of all that was seen is lost.
         """
-        if group.last > self._vouched + LEAP:
-            self.doubt()
+        if not self.agrees(0, group.last):
             return
         self._tail.offer(group)
         self._advance()
@@ -95,6 +94,16 @@ class Follower:
         self._tail.reaches(head)
         if self._tail.missing is not None:
             self._wake.set()
+
+    def agrees(self, stood: int, head: int) -> bool:
+        """Tell whether a head, read after the hub ``stood`` somewhere, is of the log as it is known.
+
+        It is not where a failover came in between. Then it is confirmed soon.
+        """
+        agrees = stood <= head <= self._vouched + LEAP
+        if not agrees:
+            self.doubt()
+        return agrees
 
     def doubt(self) -> None:
         """Learn that the log may reach further than is known: the head is confirmed soon."""

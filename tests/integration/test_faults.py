@@ -13,8 +13,10 @@ import asyncpg
 import httpx
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from proof.proxy import database_proxy, slow_link
+from service.domain.errors import Unavailable
 from service.domain.events import Draft, Unit
 from service.store import embedded, schema
 from service.store import log as store_log
@@ -109,6 +111,31 @@ async def test_a_reconnect_storm_is_served_from_memory(start: Start) -> None:
         assert phone.frames[-1] == {"type": "live", "position": last}
     assert pages.labels("log")._value.get() == 0
     await asyncio.gather(*(phone.close() for phone in phones))
+
+
+async def test_nobody_is_let_in_by_what_memory_holds_of_a_log_that_went_back(
+    server: Server, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object) -> None:
+        raise Unavailable("not yet")
+
+    kept = await server.publish("user:alice", data="kept")
+    await server.reached(await server.publish("user:alice", data="lost"))
+    with monkeypatch.context() as patch:
+        patch.setattr(store_log, "confirm", unavailable)
+        await db.execute("delete from tidings.events where position > $1", kept)
+        with pytest.raises(InvalidStatus) as refused:
+            await server.device("alice")
+        assert refused.value.response.status_code == 503
+
+    async def let_in() -> Device | None:
+        try:
+            return await server.live("alice")
+        except InvalidStatus:
+            return None
+
+    async with await eventually(let_in) as phone:
+        assert [f["data"] for f in phone.frames if f["type"] == "event"] == ["kept"]
 
 
 @asynccontextmanager
