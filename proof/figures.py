@@ -1,11 +1,16 @@
 """What a history says besides claims: how much there was, what came twice, and how soon all was well."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import ceil
-from typing import NamedTuple
+from math import ceil, inf
+from typing import Final, NamedTuple
 
-from proof.history import Connecting, Fault
+from proof.history import Fault
 from proof.index import Connection, Entry, Index
+
+LEAP: Final = 2**31
+"""Positions go on further than that behind what a failover may have lost."""
+NOTHING_YET: Final = ([], ["gap"], ["disconnect"])
+"""What may follow the welcome where a position was lost."""
 
 
 class Figures(NamedTuple):
@@ -55,25 +60,25 @@ def _delays(index: Index) -> Iterator[float]:
 
 def lost(index: Index) -> list[Entry]:
     """Return what was acknowledged, and lost by a restore or a failover."""
-    entries = (entry for entry in index.entries if entry.post is not None)
-    return [e for e in entries if e.accepted is not None and index.lost(e.position, e.accepted)]
+    entries = (entry for entry in index.entries if entry.post is not None and entry.accepted is not None)
+    return [entry for entry in entries if _is_void(index, entry.position)]
 
 
 def untold(index: Index) -> list[Connection]:
-    """Return connections that began after a position which was lost, and went on without a gap."""
-    began = (c for c in index.connections.values() if c.welcome is not None and _void(index, c.begun))
-    return [
+    """Return connections that named a position after it was lost, and went on without a gap."""
+    since = max((fault.at for fault in index.faults if fault.lost_from is not None), default=inf)
+    named = [
         connection
-        for connection in began
-        if [f.frame for f in connection.frames[1:2]] not in ([], ["gap"], ["disconnect"])
+        for connection in index.connections.values()
+        if connection.begun.at > since and _is_void(index, connection.begun.after or 0)
     ]
+    return [one for one in named if [f.frame for f in one.frames[1:2]] not in NOTHING_YET]
 
 
-def _void(index: Index, begun: Connecting) -> bool:
-    """Tell whether a handshake named a position that was lost before it."""
-    kept = [f.lost_from for f in index.faults if f.lost_from is not None and f.at < begun.at]
-    end = max((entry.position for entry in lost(index)), default=0)
-    return begun.after is not None and any(at < begun.after <= end for at in kept)
+def _is_void(index: Index, position: int) -> bool:
+    """Tell whether a position was lost."""
+    kept = [fault.lost_from for fault in index.faults if fault.lost_from is not None]
+    return any(at < position < at + LEAP for at in kept)
 
 
 def spans(faults: Iterable[Fault]) -> list[tuple[float, float]]:

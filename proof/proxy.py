@@ -111,8 +111,8 @@ class Proxy:
                     self.lost.set()
                 elif not (writer.is_closing() and writer in self._halved):
                     await self._pass(data, writer, way)
-        except OSError:
-            pass
+        except (OSError, RuntimeError):
+            pass  # uvloop's say by RuntimeError that they are closed
         if writer not in self._halved:
             writer.transport.abort()
 
