@@ -95,13 +95,13 @@ class Workload:
                 if not task.cancelled():
                     task.result()
 
-    async def run(self, seconds: float = 3600.0, *, posts: int | None = None) -> None:
-        """Let all of them act for so long, or until so many more requests were answered with positions."""
+    async def run(self, seconds: float = 3600.0, *, events: int | None = None) -> None:
+        """Let all of them act for so long, or until so many more events have positions."""
         if not self._acting:
             self._acting = [_begun(producer.run()) for producer in self.producers]
             if self._size.orders:
                 self._acting += [_begun(self.admin.run()), _begun(self._thief.run())]
-        enough = None if posts is None else len(self._scene.placed) + posts
+        enough = None if events is None else len(self._scene.placed) + events
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while enough is None or len(self._scene.placed) < enough:
