@@ -141,6 +141,11 @@ class Device:
         """Return the id of its token."""
         return f"{self.known}/{self.issue}"
 
+    @property
+    def asks(self) -> bool:
+        """Tell whether it has published what it was not told of; it does so again when it is connected."""
+        return bool(self._publishes)
+
     def token(self) -> Token:
         """Return its token."""
         return self.scene.token(self.account, self.jti, self.rooms)
@@ -291,8 +296,9 @@ class Device:
         else:
             status = STATUS.get(str(frame.code), 422)
             self._note(posted, status, why=str(frame.code))
-            if status == UNKNOWN:
+            if status == UNKNOWN and self.socket is not None:
                 self._publishes[posted.post] = posted
+                self.socket.abort()  # the next connection will tell
 
     def _unanswered(self) -> None:
         for posted in self._publishes.values():
