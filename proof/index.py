@@ -1,14 +1,16 @@
 """A history put in order: which entries the log had, and who was to have them."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Final
 
 from proof.history import Record, Revoked, Sent, Token
 from proof.parts import CHANGES, Connection, Device, Entry, Parts, Post, is_entry
 
 EVERYONE: Final = "everyone"
+_POSITION: Final = attrgetter("position")
 
 
 class Index(Parts):
@@ -159,8 +161,10 @@ class Index(Parts):
         for address in self.by_address:
             if address.startswith("user:") and address[5:] != device.user:
                 continue
-            for entry in self.by_address[address]:
-                if after < entry.position <= upto and self.due(device.user, device.name, tokens, entry):
+            entries = self.by_address[address]
+            first, last = (bisect_right(entries, at, key=_POSITION) for at in (after, upto))
+            for entry in entries[first:last]:
+                if self.due(device.user, device.name, tokens, entry):
                     yield entry
 
     def spared(self, device: Device, entry: Entry, at: float) -> bool:

@@ -61,8 +61,9 @@ async def short(work: Workload, _: Instances, __: asyncpg.Connection) -> None:
 
 async def long(work: Workload, _: Instances, __: asyncpg.Connection) -> None:
     """Run until what was revoked must be cut off, and what was acknowledged stored."""
-    for _ in range(2):
-        await work.admin.revoke_user()
+    await work.run(events=EVENTS // 3)
+    await work.admin.revoke_user()
+    await work.admin.ban(work.accounts[-1])
     await work.run(BOUNDS.revocation + 1.5)
     await work.settle(BOUND)
 
