@@ -5,11 +5,12 @@ duplicate can be told by its position, or by its id where one POST reached someo
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from proof.history import Received, Record
-from proof.index import CHANGES, Connection, Device, Entry, Index, is_entry
+from proof.index import Index
+from proof.parts import CHANGES, Connection, Device, Entry, is_entry
 
 
 class Bounds(NamedTuple):
@@ -190,7 +191,8 @@ def _unearned(index: Index, device: Device, cursor: int, at: float) -> Iterator[
         return
     passed = [e for e in index.due_to(device) if earned < e.position <= cursor]
     if passed or not device.connections[0].begun.manual:
-        yield f"the cursor of {device} is at {cursor}, and it has acknowledged {earned}: {[*map(str, passed)]}"
+        owed = ", ".join(map(str, passed))
+        yield f"the cursor of {device} is at {cursor}, and it has acknowledged {earned}: {owed}"
 
 
 def revoked_is_cut_off(index: Index, bounds: Bounds) -> Iterator[str]:
@@ -245,7 +247,7 @@ CLAIMS: Final = {
 }  # fmt: skip
 
 
-def check(records: Iterable[Record], bounds: Bounds = Bounds()) -> list[Violation]:  # noqa: B008
+def check(records: Sequence[Record], bounds: Bounds = Bounds()) -> list[Violation]:  # noqa: B008
     """Return all that contradicts the promise; C1, C2 and C10 are about histories that are over."""
     index = Index(records)
     return [Violation(name, what) for name, claim in CLAIMS.items() for what in claim(index, bounds)]

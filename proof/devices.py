@@ -141,6 +141,11 @@ class Device:
         """Return the id of its token."""
         return f"{self.known}/{self.issue}"
 
+    @property
+    def asks(self) -> bool:
+        """Tell whether it has published what it was not told of; it does so again when it is connected."""
+        return bool(self._publishes)
+
     def token(self) -> Token:
         """Return its token."""
         return self.scene.token(self.account, self.jti, self.rooms)
@@ -208,7 +213,7 @@ class Device:
             await self.scene.pause(self._rng, 0.5)
             socket.read(on=True)
         elif chance < 0.15 and self.rooms:
-            self._change_room(socket)
+            self.change_room(f"chat.{self._rng.randrange(3)}", joins=self._rng.random() < 0.6)
         elif chance < 0.45:
             self._publish()
 
@@ -249,10 +254,11 @@ class Device:
 
     # What it does
 
-    def _change_room(self, socket: Socket) -> None:
-        room, joins = f"chat.{self._rng.randrange(3)}", self._rng.random() < 0.6
-        self.scene.history.add(Moved(user=self.account.name, room=room, joins=joins, source="client"))
-        socket.send(type="join_room" if joins else "leave_room", room=room)
+    def change_room(self, room: str, *, joins: bool) -> None:
+        """Join a room, or leave it, if the device is connected."""
+        if self.socket is not None:
+            self.scene.history.add(Moved(user=self.account.name, room=room, joins=joins, source="client"))
+            self.socket.send(type="join_room" if joins else "leave_room", room=room)
 
     def _publish(self) -> None:
         to = self._rng.choice(("user:u0", "user:u1", "room:chat.0", "room:chat.1", "room:team.0", "everyone"))
@@ -290,8 +296,9 @@ class Device:
         else:
             status = STATUS.get(str(frame.code), 422)
             self._note(posted, status, why=str(frame.code))
-            if status == UNKNOWN:
+            if status == UNKNOWN and self.socket is not None:
                 self._publishes[posted.post] = posted
+                self.socket.abort()  # the next connection will tell
 
     def _unanswered(self) -> None:
         for posted in self._publishes.values():

@@ -5,7 +5,8 @@ from math import ceil, inf
 from typing import Final, NamedTuple
 
 from proof.history import Fault
-from proof.index import Connection, Entry, Index
+from proof.index import Index
+from proof.parts import Connection, Entry
 
 LEAP: Final = 2**31
 """Positions go on further than that behind what a failover may have lost."""

@@ -1,11 +1,9 @@
 """Bugs to plant in the service, each of which breaks one claim: who cannot find them proves nothing.
 
-Those in Python are put into an instance's own process before it starts; those in SQL into the
-functions of one database.
+These are put into an instance's own process before it starts, those of ``functions`` into a database.
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from random import Random
@@ -14,6 +12,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from proof import functions
 from service.domain.delivery import Delivery
 from service.domain.errors import Unavailable
 from service.domain.events import Entry, Group
@@ -21,6 +20,7 @@ from service.domain.recent import Interval
 from service.gateway.connection import Connection
 from service.gateway.replay import Replay
 from service.store import append
+from service.stream import follower
 from service.stream.appender import Appender
 from service.stream.control import Control
 from service.stream.cursors import Cursors
@@ -66,14 +66,14 @@ def answers_before_the_commit() -> None:
 
 
 def loses_answers() -> None:
-    """Lose every fourth answer of the database: no bug, but what the next ones are about."""
+    """Lose some answers of the database: no bug, but what the next ones are about."""
 
     def made(original: Append) -> Append:
         rng = Random(1)
 
         async def unreliable(*given: Any, **named: Any) -> append.Appended:
             appended: append.Appended = await original(*given, **named)
-            if not named["retry"] and rng.random() < 0.25:
+            if not named["retry"] and rng.random() < 0.15:
                 raise Unavailable("the connection was lost")
             return appended
 
@@ -182,7 +182,7 @@ def is_silent_about_gaps() -> None:
 
 def ignores_exclude() -> None:
     """Send events to those who are excluded from them too."""
-    _patch(Entry, "withheld_from", lambda _: lambda self, user, device: False)
+    _patch(Entry, "withheld_from", lambda _: lambda *_: False)
 
 
 def grants_all_in_replay() -> None:
@@ -218,6 +218,12 @@ def moves_members_beside_the_log() -> None:
     _patch(Hub, "_move", lambda _: move)
 
 
+def confirms_rarely() -> None:
+    """Ask once a minute only what others have written."""
+    follower.CONFIRM_EVERY = 60.0  # type: ignore[misc]
+    follower.TRUSTED_FOR = 120.0  # type: ignore[misc]
+
+
 def drops_revocations() -> None:
     """Miss what the log says of revocations: as if the wake-up alone had carried it, and was lost."""
 
@@ -250,54 +256,12 @@ def never_stores_cursors() -> None:
     """Keep cursors in memory."""
 
     def made(_: Any) -> Any:
-        async def flush(self: Cursors) -> None:
+        async def flush(_: Cursors) -> None:
             return None
 
         return flush
 
     _patch(Cursors, "flush", made)
-
-
-# In one database
-
-
-async def _change(connection: asyncpg.Connection, function: str, *changes: tuple[str, str]) -> None:
-    source: str = await connection.fetchval(
-        "select pg_get_functiondef(p.oid) from pg_proc p where p.proname = $1"
-        " and p.pronamespace = 'tidings'::regnamespace order by p.pronargs desc limit 1",
-        function,
-    )
-    for pattern, replacement in changes:
-        source, made = re.subn(pattern, replacement, source)
-        assert made, f"tidings.{function} has no {pattern}"
-    await connection.execute(source)
-
-
-async def draws_positions_without_the_lock(connection: asyncpg.Connection) -> None:
-    """Let positions become visible in whatever order transactions commit, as with a bigserial."""
-    await _change(
-        connection, "append",
-        (r"perform pg_advisory_xact_lock\(\d+\);", ""),
-        (r"(first := nextval\('tidings.position'\);)", r"\1 perform pg_sleep(0.1 * random());"),
-    )  # fmt: skip
-
-
-async def releases_without_a_claim(connection: asyncpg.Connection) -> None:
-    """Let every instance move what is due: slowly, so that each of them comes to look."""
-    await _change(
-        connection, "release",
-        (r"or not pg_try_advisory_xact_lock\(\d+\)", ""),
-        ("for update skip locked", ""),
-        (r"gen_random_uuid\(\), _seen,", "gen_random_uuid(), _seen + (select 0 from pg_sleep(1.1)),"),
-    )  # fmt: skip
-
-
-async def uses_positions_again(connection: asyncpg.Connection) -> None:
-    """Go on after a restore from where the log ends."""
-    await connection.execute(
-        "create or replace function tidings.check_lineage(head bigint, seen bigint) returns boolean"
-        " language sql as 'select false'"
-    )
 
 
 class Plant(NamedTuple):
@@ -306,27 +270,28 @@ class Plant(NamedTuple):
     claim: str
     patch: Callable[[], None] | None = None
     sql: Callable[[asyncpg.Connection], Awaitable[None]] | None = None
-    run: str = "plain"
+    run: str = "short"
     """Under what it shows."""
 
 
 PLANTS: Final = {
     "acknowledges before the commit": Plant("C1", answers_before_the_commit, run="killed"),
-    "draws positions without the lock": Plant("C1", sql=draws_positions_without_the_lock),
-    "drops a page of a replay": Plant("C1", drops_a_page),
+    "draws positions without the lock": Plant("C1", sql=functions.draws_positions_without_the_lock),
+    "drops a page of a replay": Plant("C1", drops_a_page, run="away"),
     "says that nothing was done": Plant("C2", refuses_what_is_stored),
     "goes live before the backlog": Plant("C3", goes_live_before_the_backlog),
     "is silent about gaps": Plant("C4", is_silent_about_gaps, run="pruned"),
     "applies a group twice": Plant("C5", applies_a_group_twice),
     "names each address apart": Plant("C5", names_each_address_apart),
-    "never stores cursors": Plant("C5", never_stores_cursors),
+    "never stores cursors": Plant("C5", never_stores_cursors, run="long"),
     "retries as another group": Plant("C6", retries_as_another_group),
-    "releases without a claim": Plant("C6", sql=releases_without_a_claim),
-    "uses positions again": Plant("C6", sql=uses_positions_again, run="restored"),
+    "releases without a claim": Plant("C6", sql=functions.releases_without_a_claim),
+    "uses positions again": Plant("C6", sql=functions.uses_positions_again, run="restored"),
     "takes what is sent as received": Plant("C7", takes_what_is_sent_as_received),
-    "drops revocations": Plant("C8", drops_revocations),
+    "drops revocations": Plant("C8", drops_revocations, run="long"),
     "ignores exclude": Plant("C9", ignores_exclude),
-    "grants all in a replay": Plant("C9", grants_all_in_replay),
+    "grants all in a replay": Plant("C9", grants_all_in_replay, run="away"),
     "moves members beside the log": Plant("C9", moves_members_beside_the_log),
+    "confirms rarely": Plant("C10", confirms_rarely),
 }
 """By name."""

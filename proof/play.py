@@ -107,10 +107,10 @@ class Play:
             self._save(stage)
 
     def _judge(self, history: History) -> list[Violation]:
-        index = Index(history)
+        index = Index(history.records)
         faults = [fault.kind for fault in index.faults if fault.begins]
         self._results.row(self.name).add(faults, figures(index))
-        return check(history)
+        return check(history.records)
 
     def _save(self, stage: Stage) -> None:
         """Keep the history, by which it can be checked again, and what the processes said."""

@@ -95,13 +95,13 @@ class Workload:
                 if not task.cancelled():
                     task.result()
 
-    async def run(self, seconds: float = 3600.0, *, posts: int | None = None) -> None:
-        """Let all of them act for so long, or until so many more requests were answered with positions."""
+    async def run(self, seconds: float = 3600.0, *, events: int | None = None) -> None:
+        """Let all of them act for so long, or until so many more events have positions."""
         if not self._acting:
             self._acting = [_begun(producer.run()) for producer in self.producers]
             if self._size.orders:
                 self._acting += [_begun(self.admin.run()), _begun(self._thief.run())]
-        enough = None if posts is None else len(self._scene.placed) + posts
+        enough = None if events is None else len(self._scene.placed) + events
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while enough is None or len(self._scene.placed) < enough:
@@ -131,26 +131,32 @@ class Workload:
             device.wanted.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(bound):
-                await self._until_put_off_is_seen()
                 await self.everywhere()
         for account in self.accounts:
             await self.admin.ask_about(account)
         self.history.add(Over())
 
-    async def _until_put_off_is_seen(self) -> None:
-        for _ in range(round(LATE / PAUSE)):
-            if not self._scene.awaited:
-                return
-            await asyncio.sleep(PAUSE)
+    async def everywhere(self) -> int:
+        """Send everyone an event, and wait until it is with every device that is not away.
 
-    async def everywhere(self) -> None:
-        """Send everyone an event, and wait until it is everywhere: whoever has it has all before it."""
+        Return its position: whoever has it has all before it, and after ``stop`` there is nothing behind.
+        """
+        here = [d for d in self.devices if d.wanted.is_set() and not d.account.banned]
+        await self._until_all_is_said(here)
         name = f"last.{next(self._numbers)}"
         sent = Sent(name, ("everyone",), id=name)
         await self.producers[0].send(Posted(post=name, attempt=1, producer="admin", url="", events=(sent,)))
         last = self._scene.placed[-1]
-        here = [d for d in self.devices if d.wanted.is_set() and not d.account.banned]
         await asyncio.gather(*[_reached(device, last) for device in here])
+        return last
+
+    async def _until_all_is_said(self, devices: Sequence[Device]) -> None:
+        """Wait for what was put off, which may never come, and for what devices have not been answered."""
+        late = asyncio.get_running_loop().time() + LATE
+        while any(device.asks for device in devices) or (
+            self._scene.awaited and asyncio.get_running_loop().time() < late
+        ):
+            await asyncio.sleep(PAUSE)
 
 
 async def _reached(device: Device, position: int) -> None:

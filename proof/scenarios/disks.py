@@ -45,7 +45,7 @@ async def failover(play: Play) -> None:
         async with play.stage() as stage, _standby(stage) as (standby, link):
             async with play.load(stage, posts=100.0) as load:
                 await _fail_over(load, standby, link)
-            index = Index(load.history)
+            index = Index(load.history.records)
             play.figure("acknowledged events that the failover lost", len(lost(index)), least=1)
             said = "{} came back with a position that was lost, and was not told by a gap"
             play.accuse(stage, [Violation("C4", said.format(one.name)) for one in untold(index)])

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from proof.proxy import Proxy, database_proxy
 from service.domain.errors import Unavailable
 from service.notify.port import Notifier
 from service.notify.postgres import PostgresNotifier
 from service.notify.redis import RedisNotifier
 from tests.harness import eventually
-from proof.proxy import Proxy, database_proxy
 from tests.redis import RedisServer
 
 Make = Callable[[str], Notifier]
