@@ -34,7 +34,7 @@ from service.stream.follower import Follower
 
 log = logging.getLogger("tidings.courier")
 
-MERGE: Final = 0.005
+MERGE: Final = 0.002
 """Seconds from one sending to the next: the first event goes at once, a busy log's are put together."""
 PATIENCE: Final = 2.0
 """Seconds that messages wait for this instance to have read as far as they were sent from."""
