@@ -10,8 +10,8 @@ from proof.parts import Connection, Entry
 
 LEAP: Final = 2**31
 """Positions go on further than that behind what a failover may have lost."""
-NOTHING_YET: Final = ([], ["gap"], ["disconnect"])
-"""What may follow the welcome where a position was lost."""
+OF_THE_LOG: Final = frozenset({"gap", "live", "event", "recalled", "joined_room", "left_room"})
+"""Frames that say how far a connection has got."""
 
 
 class Figures(NamedTuple):
@@ -73,7 +73,8 @@ def untold(index: Index) -> list[Connection]:
         for connection in index.connections.values()
         if connection.begun.at > since and _is_void(index, connection.begun.after or 0)
     ]
-    return [one for one in named if [f.frame for f in one.frames[1:2]] not in NOTHING_YET]
+    begins = ((one, next((f.frame for f in one.frames if f.frame in OF_THE_LOG), None)) for one in named)
+    return [connection for connection, first in begins if first not in {None, "gap"}]
 
 
 def _is_void(index: Index, position: int) -> bool:
