@@ -169,7 +169,7 @@ class Follower:
                 head = await store.confirm(connection, stood, self.lineage)
         if head.lineage != self.lineage:
             self._follow_another(head)
-        if head.head < self.hub.position:
+        elif head.head < stood:
             self._start_over(head.head)
         if head.floor > self.hub.position:
             # Revocations and memberships may have been among it: only a new start knows them.

@@ -138,6 +138,30 @@ async def test_nobody_is_let_in_by_what_memory_holds_of_a_log_that_went_back(
         assert [f["data"] for f in phone.frames if f["type"] == "event"] == ["kept"]
 
 
+async def test_what_comes_while_the_head_is_asked_for_is_no_log_that_went_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, told, confirm = asyncio.Event(), asyncio.Event(), store_log.confirm
+
+    async def slow(*given: Any) -> store_log.Head:
+        head = await confirm(*given)
+        asked.set()
+        await told.wait()
+        return head
+
+    async with await server.live("alice") as phone:
+        monkeypatch.setattr(store_log, "confirm", slow)
+        await asked.wait()
+        position = await server.publish("user:alice")
+        await phone.until("event", position=position)
+        told.set()
+        later = await server.publish("user:alice")
+        await phone.until("event", position=later)
+        await server.reached(later)
+        assert [f["position"] for f in phone.frames if f["type"] == "event"] == [position, later]
+        assert server.gateway.count == 1
+
+
 @asynccontextmanager
 async def separate(database_url: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """An instance in a process of its own, and its URL."""

@@ -59,7 +59,7 @@ async def ended(end: Pair) -> bool:
 
 
 async def test_what_is_not_broken_passes_both_ways() -> None:
-    async with linked() as (proxy, near, far):
+    async with linked() as (_, near, far):
         assert await passes(near, far)
         assert await passes(far, near)
 
