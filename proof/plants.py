@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from proof import functions
-from service.domain.delivery import Delivery
+from service.domain.delivery import Delivery, State
 from service.domain.errors import Unavailable
 from service.domain.events import Entry, Group
 from service.domain.recent import Interval
@@ -161,7 +161,7 @@ def goes_live_before_the_backlog() -> None:
                 await asyncio.sleep(LATE)
                 due, upto = connection.intervals(), self.hub.position
                 page = self.hub.recent.page(begun, upto, due, 1024, self._reader(connection))
-                if page is not None:
+                if page is not None and connection.state is not State.CLOSED:
                     connection.write_page(page)
 
             self.spawn(connection, write_late())
@@ -285,7 +285,7 @@ PLANTS: Final = {
     "names each address apart": Plant("C5", names_each_address_apart),
     "never stores cursors": Plant("C5", never_stores_cursors, run="long"),
     "retries as another group": Plant("C6", retries_as_another_group),
-    "releases without a claim": Plant("C6", sql=functions.releases_without_a_claim),
+    "releases without a claim": Plant("C6", sql=functions.releases_without_a_claim, run="long"),
     "uses positions again": Plant("C6", sql=functions.uses_positions_again, run="restored"),
     "takes what is sent as received": Plant("C7", takes_what_is_sent_as_received),
     "drops revocations": Plant("C8", drops_revocations, run="long"),
