@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     pool_size: Annotated[int, Field(ge=4)] = 8
     append_timeout: PositiveFloat = 5.0
     sql_notify: bool = True
+    redis_url: SecretStr | None = None
 
     # Who is believed
     jwt_secret: SecretStr | None = None
@@ -127,6 +128,13 @@ class Settings(BaseSettings):
         scheme, separator, _ = value.get_secret_value().partition("://") if value else ("", "", "")
         if value and not (separator and scheme in _DATABASE_SCHEMES):
             raise ValueError("must start with postgresql://, postgres:// or postgresql+asyncpg://")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
         return value
 
     @field_validator("jwt_secret")
@@ -289,7 +297,7 @@ class Settings(BaseSettings):
 
     def secrets(self) -> list[str]:
         """Return the values that no log line may show."""
-        hidden = (self.jwt_secret, self.admin_key, self.database_url, self.callback_secret)
+        hidden = (self.jwt_secret, self.admin_key, self.database_url, self.redis_url, self.callback_secret)
         return [value.get_secret_value() for value in hidden if value is not None]
 
 

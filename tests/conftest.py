@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 
 from service.store import embedded
 from tests.harness import Server, serving
+from tests.redis import RedisServer
 
 hypothesis_settings.register_profile("tidings", deadline=None)
 hypothesis_settings.load_profile("tidings")
@@ -53,6 +54,12 @@ def template(postgres: str) -> Iterator[str]:
     subprocess.run([sys.executable, "-c", code, url], check=True, cwd=Path(__file__).parent.parent)
     yield name
     asyncio.run(_administer(postgres, f"drop database {name} with (force)"))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    with TemporaryDirectory(prefix="tidings-redis-") as folder, RedisServer(Path(folder)) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

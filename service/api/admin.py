@@ -15,13 +15,15 @@ from service.domain.addresses import check_user
 from service.domain.delivery import State
 from service.domain.errors import NotFound
 from service.store import admin
+from service.stream.duties import LEASE
 from service.stream.hub import Receiver
 
 router = APIRouter(tags=["admin"], route_class=KeyFirst)
 
 CLOSED_WITHIN: Final = 2.0
 """Seconds that a revocation waits for this instance to have closed the sockets."""
-LEASE: Final = 10.0
+TOLD_WITHIN: Final = 0.25
+"""Seconds that it waits for the other instances to tell how many they closed."""
 
 Id = Annotated[str, Path(min_length=1, max_length=256)]
 
@@ -93,15 +95,13 @@ def until_now(service: Service, user: str) -> int:
 
 
 async def carried_out(service: Service, subject: str, position: int) -> Closed:
-    """Wait for this instance to have carried an order out, and tell what came of it."""
-    complete = await service.follower.reached_within(position, CLOSED_WITHIN)
+    """Wait for the instances to have carried an order out, and tell what came of it."""
+    complete = await service.courier.applied(position, CLOSED_WITHIN)
     async with service.database.connection() as connection:
-        alone = await admin.others(connection, service.instance, LEASE) == 0
+        others = await admin.others(connection, service.instance, LEASE)
+    told = await service.closings.told_by(subject, others, TOLD_WITHIN)
     return Closed(
-        id=subject,
-        position=position,
-        closed=service.control.closed(subject),
-        complete=complete and alone,
+        id=subject, position=position, closed=service.closings.closed(subject), complete=complete and told
     )
 
 
@@ -140,7 +140,7 @@ async def lift(id: Id, by: Acting, service: InService) -> None:  # noqa: A002 - 
         position = await admin.lift(connection, service.follower.seen, by, id)
     if position is None:
         raise NotFound("there is no revocation of this id")
-    await service.follower.reached_within(position, CLOSED_WITHIN)
+    await service.courier.applied(position, CLOSED_WITHIN)
 
 
 class Connection(BaseModel):

@@ -58,4 +58,4 @@ async def forget(user: UserId, device: DeviceName, by: Acting, service: InServic
         position = await receipts.forget(connection, service.follower.seen, by, user, device)
     if position is None:
         raise NotFound("this user has no device of this name")
-    await service.follower.reached_within(position, CLOSED_WITHIN)
+    await service.courier.applied(position, CLOSED_WITHIN)

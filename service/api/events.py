@@ -24,7 +24,7 @@ async def publish(request: Request) -> Response:
     request.state.standings = service.limits.charge_key(key, post.units, len(post.ephemeral))
     submitted = submit(service, post)
     outcomes = [] if submitted is None else await submitted
-    pass_on(service.follower.hub, post, outcomes)
+    pass_on(service, post, outcomes)
     again = any(map(has_original, outcomes))
     told = answer(post, outcomes, await originals_of(service.database, outcomes) if again else ())
     shown = told.body if wait is None else await with_first_receipt(service, told.body, wait)

@@ -102,7 +102,7 @@ async def mark_read(order: ReadIn, client: Client, service: InService) -> Badge:
             connection, service.follower.seen, client.user, upto=order.up_to, positions=order.positions
         )
     if count.position is not None:
-        service.follower.wake(count.position)
+        service.courier.wrote(count.position)
     return Badge(**count._asdict())
 
 

@@ -19,12 +19,12 @@ from service.auth.keys import ApiKey
 from service.domain import cloudevents
 from service.domain.errors import Invalid, TidingsError, Unavailable
 from service.domain.events import Once, Outcome, Unit
-from service.domain.frames import ephemeral_frame
+from service.domain.frames import timestamp
+from service.domain.messages import Ephemeral
 from service.domain.payload import decode, utf8
 from service.domain.problems import problem_body, status_of
 from service.domain.publication import (
     BatchIn,
-    Ephemeral,
     EventIn,
     Item,
     LooseBatchIn,
@@ -32,11 +32,8 @@ from service.domain.publication import (
     checked,
     checked_batch,
 )  # fmt: skip
-from service.domain.websocket import text_frame
 from service.store import log as store
 from service.store.database import Database
-from service.store.log import timestamp
-from service.stream.hub import Hub
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -195,15 +192,11 @@ def submit(service: Service, post: Post) -> "Future[list[Outcome]] | None":
     return outcomes
 
 
-def pass_on(hub: Hub, post: Post, outcomes: Sequence[Outcome]) -> None:
+def pass_on(service: Service, post: Post, outcomes: Sequence[Outcome]) -> None:
     """Send what is ephemeral to who is connected, unless the request was a repeat."""
-    if not post.ephemeral or any(outcome.repeated for outcome in outcomes):
-        return
-    time = timestamp(datetime.now(UTC))
-    for event in post.ephemeral:
-        for to in event.addresses:
-            data = ephemeral_frame(to, event.type, event.data, time, event.id, None)
-            hub.pass_on(to, text_frame(data), event.exclude)
+    if not any(outcome.repeated for outcome in outcomes):
+        for event in post.ephemeral:
+            service.ephemerals.pass_on(event)
 
 
 has_original: Final = attrgetter("replayed")

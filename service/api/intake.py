@@ -267,7 +267,7 @@ class Intake(asyncio.Protocol):
         self, head: _Head, post: Post, outcomes: list[Outcome], originals: Iterable[list[Original]] = ()
     ) -> None:
         try:
-            pass_on(self._service.follower.hub, post, outcomes)
+            pass_on(self._service, post, outcomes)
             told = answer(post, outcomes, originals)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             self._failed(head, error)

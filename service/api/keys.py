@@ -118,7 +118,7 @@ async def create(order: KeyIn, by: Acting, service: InService) -> KeyOut:
             secret_hash=made.secret_hash, scopes=sorted(set(order.scopes)), addresses=patterns,
             expires_at=order.expires_at, limit=limit_of(order.rate, order.burst), quota=order.quota,
         )  # fmt: skip
-    await service.follower.reached_within(position, CLOSED_WITHIN)
+    await service.courier.applied(position, CLOSED_WITHIN)
     return KeyOut(id=made.id, key=made.presented)
 
 
@@ -153,7 +153,7 @@ async def rotate(
         )
     if rotated is None:
         raise NotFound("there is no key of this id")
-    await service.follower.reached_within(rotated.position, CLOSED_WITHIN)
+    await service.courier.applied(rotated.position, CLOSED_WITHIN)
     return RotatedOut(id=id, key=made.presented, former_until=rotated.former_until)
 
 
@@ -164,4 +164,4 @@ async def delete(id: Id, by: Acting, service: InService) -> None:  # noqa: A002
         position = await keys.delete(connection, service.follower.seen, by, id)
     if position is None:
         raise NotFound("there is no key of this id")
-    await service.follower.reached_within(position, CLOSED_WITHIN)
+    await service.courier.applied(position, CLOSED_WITHIN)

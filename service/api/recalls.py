@@ -39,6 +39,6 @@ async def recall(
         own = await log.recall(connection, service.follower.seen, position)
     if own is None:
         raise NotFound("there is no event at this position")
-    if not await service.follower.reached_within(own, APPLIED_WITHIN):
+    if not await service.courier.applied(own, APPLIED_WITHIN):
         raise OutcomeUnknown("it is taken back, but this instance has yet to learn so: try again")
     return Recalled(position=own, recalled=position)

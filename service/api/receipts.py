@@ -19,7 +19,7 @@ from service.api.service import InService, Service
 from service.auth.keys import ApiKey
 from service.domain.errors import Invalid, NotFound
 from service.domain.events import Entry
-from service.domain.frames import event_detail
+from service.domain.frames import event_detail, timestamp
 from service.domain.recent import FOREVER
 from service.store import log, receipts
 from service.stream.receipts import MAX_SECONDS
@@ -122,7 +122,7 @@ async def event(position: Position, key: Reader, service: InService) -> Response
     entry, recalled = await _found(position, key, service)
     expires_at = None
     if entry.expires_at is not None:
-        expires_at = log.timestamp(datetime.fromtimestamp(entry.expires_at, UTC))
+        expires_at = timestamp(datetime.fromtimestamp(entry.expires_at, UTC))
     return Response(event_detail(entry, recalled, expires_at), media_type="application/json")
 
 

@@ -99,7 +99,7 @@ async def _change(service: Service, wanted: list[tuple[str, str, bool]]) -> list
     async with service.database.connection() as connection:
         changes = await sessions.change_members(connection, service.follower.seen, wanted, source="api")
     if changes:
-        service.follower.wake(max(c.position for c in changes))
+        service.courier.wrote(max(c.position for c in changes))
     return [Changed(room=c.room, user=c.user, member=c.joins, position=c.position) for c in changes]
 
 

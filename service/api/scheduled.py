@@ -13,8 +13,8 @@ from service.api.lists import Limit, Page
 from service.api.service import InService
 from service.auth.keys import ApiKey
 from service.domain.errors import NotFound
+from service.domain.frames import timestamp
 from service.store import pending
-from service.store.log import timestamp
 
 router = APIRouter(tags=["events"], route_class=KeyFirst)
 

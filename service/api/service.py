@@ -12,8 +12,11 @@ from service.observe.metrics import Metrics
 from service.settings import Settings
 from service.store.database import Database
 from service.stream.appender import Appender
+from service.stream.closings import Closings
 from service.stream.control import Control
+from service.stream.courier import Courier
 from service.stream.cursors import Cursors
+from service.stream.ephemerals import Ephemerals
 from service.stream.follower import Follower
 from service.stream.limits import Limits
 from service.stream.receipts import Receipts
@@ -29,6 +32,9 @@ class Service:
     instance: str
     database: Database
     follower: Follower
+    courier: Courier
+    closings: Closings
+    ephemerals: Ephemerals
     appender: Appender
     scheduler: Scheduler
     control: Control

@@ -5,6 +5,7 @@ receivers, so it is made once (``finished``).
 """
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -50,6 +51,11 @@ class _EphemeralFrame(
     id: str | None = None
     sender: str | None = None
     ephemeral: Literal[True] | msgspec.UnsetType = msgspec.UNSET
+
+
+def timestamp(at: datetime) -> str:
+    """Return an instant as frames show it: RFC 3339, UTC, milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def finished(entry: Entry) -> bytes:

@@ -1,7 +1,7 @@
 """An event as a producer sends it: what is checked of it, and what is appended. Pure code."""
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Annotated, Final, Literal, NamedTuple, Protocol, TypeVar
 
@@ -10,6 +10,8 @@ import msgspec
 from service.domain.addresses import check_address, check_text, check_user
 from service.domain.errors import Forbidden, Invalid, TidingsError
 from service.domain.events import Draft, Unit
+from service.domain.frames import timestamp
+from service.domain.messages import Ephemeral
 from service.domain.payload import check_data
 
 MAX_ADDRESSES: Final = 1_000
@@ -89,16 +91,6 @@ class Rules(NamedTuple):
     callbacks: bool
 
 
-class Ephemeral(NamedTuple):
-    """An event for who is connected just now."""
-
-    addresses: list[str]
-    type: str
-    data: str
-    id: str | None
-    exclude: tuple[str, ...]
-
-
 Item = Unit | Ephemeral | TidingsError
 """What one event becomes, or why it does not."""
 
@@ -132,7 +124,17 @@ def checked(
     if event.has_options:
         if event.ephemeral:
             _check_ephemeral(event)
-            return Ephemeral(addresses, event.type, data, event.id, exclude)
+            passing = Ephemeral(
+                addresses,
+                event.type,
+                msgspec.Raw(data.encode()),
+                timestamp(datetime.fromtimestamp(now, UTC)),
+                event.id,
+                None,
+                exclude,
+            )
+            passing.check_size()
+            return passing
         due_at = _check_options(event, addresses, rules, now)
     drafts = [
         Draft(

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from time import time
 
+import msgspec
+
 from service.auth.tokens import TokenVerifier
 from service.domain.addresses import check_room
 from service.domain.claims import Claims
@@ -21,15 +23,17 @@ from service.domain.commands import (
     as_publish,
     check_publish,
 )  # fmt: skip
-from service.domain.errors import Forbidden, RateLimited, TidingsError
+from service.domain.errors import Forbidden, RateLimited, TidingsError, Unavailable
 from service.domain.events import Draft, Unit
-from service.domain.frames import ephemeral_frame, frame
+from service.domain.frames import frame, timestamp
+from service.domain.messages import Ephemeral
 from service.domain.websocket import text_frame
 from service.gateway.connection import Connection
 from service.store import sessions
 from service.store.database import Database
-from service.store.log import timestamp
 from service.stream.appender import Appender
+from service.stream.courier import Courier
+from service.stream.ephemerals import Ephemerals
 from service.stream.follower import Follower
 from service.stream.limits import Limits
 
@@ -40,11 +44,14 @@ class Commands:
     """Performs commands, each on behalf of one connection; raises what it refuses."""
 
     def __init__(
-        self, database: Database, follower: Follower, appender: Appender, verifier: TokenVerifier,
-        limits: Limits, refresh: Callable[[Connection, Claims], None], *, max_rooms: int, max_data: int,
+        self, database: Database, follower: Follower, courier: Courier, ephemerals: Ephemerals,
+        appender: Appender, verifier: TokenVerifier, limits: Limits,
+        refresh: Callable[[Connection, Claims], None], *, max_rooms: int, max_data: int,
     ) -> None:  # fmt: skip
         self._database = database
         self._follower = follower
+        self._courier = courier
+        self._ephemerals = ephemerals
         self._appender = appender
         self._verifier = verifier
         self._limits = limits
@@ -106,6 +113,7 @@ class Commands:
                 link, self._follower.seen, wanted, source="client", max_rooms=self._max_rooms
             )
         if changes:
+            self._courier.wrote(changes[-1].position)
             await self._follower.reached(changes[-1].position)
 
     async def join_claimed(self, connection: Connection, rooms: list[str]) -> None:
@@ -126,14 +134,21 @@ class Commands:
         self._limits.charge_user(connection.user)
         exclude = () if command.echo else (f"{connection.user}\n{connection.device}",)
         if command.ephemeral:
-            time = timestamp(datetime.now(UTC))
-            event = ephemeral_frame(command.to, command.event, data, time, command.id, connection.user)
-            self._follower.hub.pass_on(command.to, text_frame(event), exclude)
+            self._pass_on(Ephemeral(
+                [command.to], command.event, msgspec.Raw(data.encode()), timestamp(datetime.now(UTC)),
+                command.id, connection.user, exclude,
+            ))  # fmt: skip
             return {}
         draft = Draft(command.to, command.event, data, id=command.id, sender=connection.user, exclude=exclude)
         key = None if command.id is None else f"id:{command.id}"
         outcome = await self._appender.append(Unit([draft], producer=f"user:{connection.user}", key=key))
         return {"position": outcome.first, "id": command.id or str(outcome.first)}
+
+    def _pass_on(self, event: Ephemeral) -> None:
+        event.check_size()
+        if not self._follower.trusted:
+            raise Unavailable("the log cannot be read just now, nor what it revokes")
+        self._ephemerals.pass_on(event)
 
     async def _members(self, connection: Connection, command: RoomMembers) -> dict[str, object]:
         room = check_room(command.room, "#/room")

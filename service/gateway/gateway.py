@@ -27,7 +27,9 @@ from service.observe.metrics import Metrics
 from service.settings import Settings
 from service.store.database import Database
 from service.stream.appender import Appender
+from service.stream.courier import Courier
 from service.stream.cursors import Cursors
+from service.stream.ephemerals import Ephemerals
 from service.stream.follower import Follower
 from service.stream.limits import Limits
 from service.stream.sessions import Sessions
@@ -61,8 +63,9 @@ class Gateway:
 
     def __init__(
         self, settings: Settings, database: Database, verifier: TokenVerifier,
-        revocations: Revocations, follower: Follower, appender: Appender, sessions: Sessions,
-        cursors: Cursors, limits: Limits, metrics: Metrics, *, identity: str,
+        revocations: Revocations, follower: Follower, courier: Courier, ephemerals: Ephemerals,
+        appender: Appender, sessions: Sessions, cursors: Cursors, limits: Limits, metrics: Metrics, *,
+        identity: str,
     ) -> None:  # fmt: skip
         self.settings = settings
         self.database = database
@@ -75,7 +78,7 @@ class Gateway:
         self.metrics = metrics
         self.identity = identity
         self._commands = Commands(
-            database, follower, appender, verifier, limits, self.refresh,
+            database, follower, courier, ephemerals, appender, verifier, limits, self.refresh,
             max_rooms=settings.max_rooms_per_user, max_data=settings.max_data,
         )  # fmt: skip
         self.pulse = Pulse(self.hub, cursors, settings.heartbeat, settings.ack_interval)

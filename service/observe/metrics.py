@@ -122,6 +122,18 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self.notifier_outcomes = Counter(
+            "tidings_notifier_outcomes",
+            "What instances tell each other, by what became of it",
+            ["outcome"],  # sent, dropped, heard, late, refused
+            registry=registry,
+        )
+        self.notifier_listening = Gauge(
+            "tidings_notifier_listening",
+            "Whether the other instances are heard",
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
         self.http_requests = Counter(
             "tidings_http_requests",
             "HTTP requests by method, route template and status",

@@ -23,7 +23,7 @@ on conflict (id) do update set seen_at = excluded.seen_at
 """
 
 OTHERS: Final = """
-select count(*) from tidings.instances
+select id from tidings.instances
 where id <> $1 and seen_at > clock_timestamp() - make_interval(secs => $2)
 """
 
@@ -83,10 +83,14 @@ async def renew_lease(connection: asyncpg.Connection, instance: str) -> None:
     await connection.execute(LEASE, instance)
 
 
-async def others(connection: asyncpg.Connection, instance: str, within: float) -> int:
-    """Return how many other instances were alive within so many seconds."""
-    count: int = await connection.fetchval(OTHERS, instance, within)
-    return count
+async def end_lease(connection: asyncpg.Connection, instance: str) -> None:
+    """Say that this instance is there no more."""
+    await connection.execute("delete from tidings.instances where id = $1", instance)
+
+
+async def others(connection: asyncpg.Connection, instance: str, within: float) -> frozenset[str]:
+    """Return which other instances were alive within so many seconds."""
+    return frozenset([row["id"] for row in await connection.fetch(OTHERS, instance, within)])
 
 
 async def prune(connection: asyncpg.Connection, lifetime: float) -> None:

@@ -10,8 +10,8 @@ import msgspec
 
 from service.domain.errors import KeyReused
 from service.domain.events import Draft, Entry, Group, Outcome, Submission, Unit
+from service.domain.frames import timestamp
 from service.store.database import one
-from service.store.log import timestamp
 
 APPEND: Final = f"""
 select * from tidings.append({", ".join(f"${n}" for n in range(1, 25))})

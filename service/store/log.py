@@ -11,6 +11,7 @@ import msgspec
 from service.domain.due import Reader
 from service.domain.errors import Unavailable
 from service.domain.events import Entry, Group, Outcome
+from service.domain.frames import timestamp
 from service.domain.recent import FOREVER, Gap, Interval, Page
 from service.domain.revocations import Revocation
 from service.store.database import one
@@ -66,7 +67,7 @@ left join lateral (select {COLUMNS}, recalled, until from (select d.*) d) e
 """
 
 START: Final = """
-select l.identity, tidings.head() as head, l.floor, date_part('epoch', clock_timestamp()) as now,
+select l.identity, l.seal, tidings.head() as head, l.floor, date_part('epoch', clock_timestamp()) as now,
        coalesce((select max(id) from tidings.lineage), 0) as lineage,
        (select coalesce(json_agg(json_strip_nulls(json_build_object(
             'id', id, 'jti', jti, 'user', user_id, 'issued_before', issued_before, 'ban', ban))), '[]')
@@ -137,6 +138,8 @@ class Start(NamedTuple):
     """What an instance begins with, all from one snapshot at ``head``."""
 
     identity: str
+    seal: bytes
+    """The key with which instances seal what they tell each other."""
     head: int
     floor: int
     now: float
@@ -175,6 +178,7 @@ async def start(connection: asyncpg.Connection) -> Start:
     row = await one(connection, START)
     return Start(
         identity=str(row["identity"]),
+        seal=row["seal"],
         head=row["head"],
         floor=row["floor"],
         now=row["now"],
@@ -279,11 +283,6 @@ async def recall(connection: asyncpg.Connection, seen: int, position: int) -> in
 async def ensure_partitions(connection: asyncpg.Connection) -> None:
     """Make partitions until there is room ahead of the head."""
     await connection.fetchval("select tidings.ensure_partitions()")
-
-
-def timestamp(at: datetime) -> str:
-    """Return an instant as frames show it: RFC 3339, UTC, milliseconds."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @lru_cache(maxsize=1024)  # entries of one commit share their time: 0.06 µs instead of 1.3

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 from service.domain.errors import TidingsError
 from service.store.database import engine_for
 
-VERSION: Final = 8
+VERSION: Final = 9
 """What this code was written for: the number of the newest migration that it ships."""
 
 

@@ -21,6 +21,12 @@ log = sa.Table(
     sa.Column("schedule_horizon", sa.Double, nullable=False, server_default="7776000"),
     sa.Column("callbacks", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("sql_notify", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column(
+        "seal",
+        BYTEA,
+        nullable=False,
+        server_default=sa.text("uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())"),
+    ),
     sa.CheckConstraint("one", name="log_one_check"),
 )
 

@@ -5,7 +5,7 @@ that where the head was confirmed and the hub is not there yet.
 """
 
 import logging
-from collections import OrderedDict
+from collections.abc import Callable
 from time import time
 
 import msgspec
@@ -19,7 +19,9 @@ from service.stream.cursors import Cursors
 from service.stream.hub import Hub
 
 log = logging.getLogger("tidings.control")
-REMEMBERED = 1024
+
+Count = Callable[[str, int], None]
+"""Is told what an order was about, and how many connections it closed here."""
 
 
 class KeyRecord(msgspec.Struct):
@@ -54,7 +56,10 @@ class KeyRecord(msgspec.Struct):
 
 
 class Control:
-    """Applies control entries to this instance, and counts what each of them closed."""
+    """Applies control entries to this instance."""
+
+    count: Count
+    """Set before the first entry comes."""
 
     def __init__(self, revocations: Revocations, keyring: Keyring, cursors: Cursors) -> None:
         self.revocations = revocations
@@ -62,7 +67,6 @@ class Control:
         self._cursors = cursors
         self.applied = 0
         """Entries up to here have been applied, in their place or ahead of it; none acts twice."""
-        self._closed: OrderedDict[str, int] = OrderedDict()
 
     def __call__(self, hub: Hub, entry: Entry) -> None:
         """Apply one entry."""
@@ -89,10 +93,6 @@ class Control:
                 # A newer version beside this one may write kinds that this one does not know.
                 log.warning("unknown control entry", extra={"kind": entry.kind})
 
-    def closed(self, subject: str) -> int:
-        """Return how many connections the entry about ``subject`` has closed here."""
-        return self._closed.get(subject, 0)
-
     def _revoke(self, hub: Hub, revocation: Revocation) -> None:
         self.revocations.add(revocation, time())
         # A user's connections are found by name; a token's may be anyone's.
@@ -100,20 +100,15 @@ class Control:
         dead = [c for c in suspects if revocation.refuses(c.claims)]
         for connection in dead:
             connection.end(4001, "token revoked")
-        self._count(revocation.id, len(dead))
+        self.count(revocation.id, len(dead))
 
     def _disconnect(self, hub: Hub, connection_id: str) -> None:
         dead = [c for c in hub if c.id == connection_id]
         for connection in dead:
             connection.end(4010, "disconnected by an admin")
-        self._count(connection_id, len(dead))
+        self.count(connection_id, len(dead))
 
     def _forget(self, hub: Hub, user: str, device: str) -> None:
         for connection in [c for c in hub.users.get(user, ()) if c.device == device]:
             connection.end(4010, "the device was forgotten")
         self._cursors.forget(user, device)
-
-    def _count(self, subject: str, closed: int) -> None:
-        self._closed[subject] = self._closed.get(subject, 0) + closed
-        if len(self._closed) > REMEMBERED:
-            self._closed.popitem(last=False)

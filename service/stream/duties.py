@@ -16,6 +16,7 @@ from service.store import admin, audit, callbacks, keys, sessions
 from service.store import log as store
 from service.store.database import Database
 from service.stream.control import Control
+from service.stream.courier import Courier
 from service.stream.cursors import Cursors
 from service.stream.follower import Follower
 from service.stream.limits import Limits
@@ -24,6 +25,8 @@ log = logging.getLogger("tidings.duties")
 
 EVERY: Final = 2.0
 PRUNE_EVERY: Final = 30
+LEASE: Final = 10.0
+"""Seconds after which an instance that has not renewed its lease counts as dead."""
 ROOM: Final = 2**23
 RETRIES_END: Final = 60.0
 """Seconds after which no append is retried any more."""
@@ -34,18 +37,20 @@ class Duties:
 
     def __init__(
         self, settings: Settings, instance: str, database: Database, control: Control,
-        follower: Follower, cursors: Cursors, limits: Limits, metrics: Metrics,
+        follower: Follower, courier: Courier, cursors: Cursors, limits: Limits, metrics: Metrics,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._instance = instance
         self._database = database
         self._control = control
         self._follower = follower
+        self._courier = courier
         self._cursors = cursors
         self._limits = limits
         self._noting = asyncio.Lock()
         self._metrics = metrics
         self._counted = 0
+        self._ended = False
 
     async def run(self) -> None:
         """Do them until cancelled."""
@@ -61,19 +66,33 @@ class Duties:
 
     async def _tick(self, *, prune: bool) -> None:
         async with self._database.connection() as connection:
-            await admin.renew_lease(connection, self._instance)
+            await self._renew(connection)
             await self._note(connection)
             if self._follower.room < ROOM:
                 await store.ensure_partitions(connection)
             if prune:
                 await self._prune(connection)
 
-    async def note(self) -> None:
-        """Write down what only this instance knows of keys: their last use, and what quotas count."""
+    async def begin(self) -> None:
+        """Take a lease, and learn who else is there and what counts against quotas."""
         async with self._database.connection() as connection:
+            await self._renew(connection)
             await self._note(connection)
 
+    async def end(self) -> None:
+        """Write down what only this instance knows, and give the lease back."""
+        async with self._database.connection() as connection:
+            await self._note(connection)
+            self._ended = True
+            await admin.end_lease(connection, self._instance)
+
+    async def _renew(self, connection: asyncpg.Connection) -> None:
+        if not self._ended:
+            await admin.renew_lease(connection, self._instance)
+        self._courier.others = await admin.others(connection, self._instance, LEASE)
+
     async def _note(self, connection: asyncpg.Connection) -> None:
+        """Write down what only this instance knows of keys: their last use, and what quotas count."""
         async with self._noting:
             keyring = self._control.keyring
             if used := keyring.used():

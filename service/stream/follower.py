@@ -43,7 +43,8 @@ class Follower:
         self._metrics = metrics
         self._tail = Tail(hub.position)
         self._lost = 0
-        self._lineage = lineage
+        self.lineage = lineage
+        """Which of the log's histories this is: a failover or a restore begins another."""
         self.room = 0
         """Positions left before another partition is needed."""
         self._loop = asyncio.get_running_loop()
@@ -79,8 +80,13 @@ class Follower:
         self._advance()
 
     def wake(self, head: int) -> None:
-        """Learn that the log reaches ``head``; it is read soon."""
+        """Learn that the log reaches ``head``; it is read soon, where it is not there yet."""
         self._tail.reaches(head)
+        if self._tail.missing is not None:
+            self._wake.set()
+
+    def doubt(self) -> None:
+        """Learn that the log may reach further than is known: the head is confirmed soon."""
         self._wake.set()
 
     async def reached(self, position: int) -> None:
@@ -145,9 +151,9 @@ class Follower:
             # Revocations and memberships may have been among it: only a new start knows them.
             raise store.Overtaken(head.floor, self.hub.position)
         self.hub.recent.trim(head.floor)
-        if head.lineage != self._lineage:
+        if head.lineage != self.lineage:
             # Part of what memory holds may be lost from the log: what is told has to be the same.
-            self._lineage = head.lineage
+            self.lineage = head.lineage
             self.hub.recent.forget(head.drawn)
         for entry in head.control:
             self._control(self.hub, entry)

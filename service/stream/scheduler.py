@@ -11,6 +11,7 @@ from service.domain.events import MAX_UNIT_BYTES, MAX_UNIT_ENTRIES
 from service.observe.metrics import Metrics
 from service.store import pending as store
 from service.store.database import Database, Held, translated
+from service.stream.courier import Courier
 from service.stream.follower import Follower
 
 log = logging.getLogger("tidings.scheduler")
@@ -34,10 +35,12 @@ class Scheduler:
     """
 
     def __init__(
-        self, database: Database, follower: Follower, metrics: Metrics, *, window: float, notified: bool
-    ) -> None:
+        self, database: Database, follower: Follower, courier: Courier, metrics: Metrics, *,
+        window: float, notified: bool,
+    ) -> None:  # fmt: skip
         self._database = database
         self._follower = follower
+        self._courier = courier
         self._metrics = metrics
         self._window = window
         self._notified = notified
@@ -97,7 +100,7 @@ class Scheduler:
         self._metrics.pending_outcomes.labels("repeated").inc(released.repeated)
         self._metrics.pending_late_seconds.set(max(0.0, -(released.wait or 0.0)))
         if released.head is not None:
-            self._follower.wake(released.head)
+            self._courier.wrote(released.head)
         if released.failed is not None:
             self._metrics.pending_outcomes.labels("failed").inc()
             log.warning("event %d cannot be appended: %s", released.failed, released.reason)

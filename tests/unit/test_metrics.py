@@ -43,6 +43,8 @@ def test_everything_is_ours_by_name() -> None:
         "tidings_cursor_write_age_seconds",
         "tidings_cursors_waiting",
         "tidings_callbacks",
+        "tidings_notifier_outcomes",
+        "tidings_notifier_listening",
         "tidings_pool_in_use",
         "tidings_http_requests",
         "tidings_partition_room_positions",

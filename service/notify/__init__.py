@@ -1,0 +1,1 @@
+"""How instances reach each other at once: the port, and its adapters."""
