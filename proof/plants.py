@@ -23,6 +23,7 @@ from service.store import append
 from service.stream import follower
 from service.stream.appender import Appender
 from service.stream.control import Control
+from service.stream.courier import Courier
 from service.stream.cursors import Cursors
 from service.stream.hub import Hub
 
@@ -218,10 +219,11 @@ def moves_members_beside_the_log() -> None:
     _patch(Hub, "_move", lambda _: move)
 
 
-def confirms_rarely() -> None:
-    """Ask once a minute only what others have written."""
+def is_deaf_to_others() -> None:
+    """Hear nothing of what others append, and ask for it once a minute."""
     follower.CONFIRM_EVERY = 60.0  # type: ignore[misc]
     follower.TRUSTED_FOR = 120.0  # type: ignore[misc]
+    _patch(Courier, "_take_in", lambda _: lambda *_: None)
 
 
 def drops_revocations() -> None:
@@ -292,6 +294,6 @@ PLANTS: Final = {
     "ignores exclude": Plant("C9", ignores_exclude),
     "grants all in a replay": Plant("C9", grants_all_in_replay, run="away"),
     "moves members beside the log": Plant("C9", moves_members_beside_the_log),
-    "confirms rarely": Plant("C10", confirms_rarely),
+    "is deaf to others": Plant("C10", is_deaf_to_others),
 }
 """By name."""
