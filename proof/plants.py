@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from proof import functions
-from service.domain.delivery import Delivery
+from service.domain.delivery import Delivery, State
 from service.domain.errors import Unavailable
 from service.domain.events import Entry, Group
 from service.domain.recent import Interval
@@ -23,6 +23,7 @@ from service.store import append
 from service.stream import follower
 from service.stream.appender import Appender
 from service.stream.control import Control
+from service.stream.courier import Courier
 from service.stream.cursors import Cursors
 from service.stream.hub import Hub
 
@@ -161,7 +162,7 @@ def goes_live_before_the_backlog() -> None:
                 await asyncio.sleep(LATE)
                 due, upto = connection.intervals(), self.hub.position
                 page = self.hub.recent.page(begun, upto, due, 1024, self._reader(connection))
-                if page is not None:
+                if page is not None and connection.state is not State.CLOSED:
                     connection.write_page(page)
 
             self.spawn(connection, write_late())
@@ -218,10 +219,11 @@ def moves_members_beside_the_log() -> None:
     _patch(Hub, "_move", lambda _: move)
 
 
-def confirms_rarely() -> None:
-    """Ask once a minute only what others have written."""
+def is_deaf_to_others() -> None:
+    """Hear nothing of what others append, and ask for it once a minute."""
     follower.CONFIRM_EVERY = 60.0  # type: ignore[misc]
     follower.TRUSTED_FOR = 120.0  # type: ignore[misc]
+    _patch(Courier, "_take_in", lambda _: lambda *_: None)
 
 
 def drops_revocations() -> None:
@@ -285,13 +287,13 @@ PLANTS: Final = {
     "names each address apart": Plant("C5", names_each_address_apart),
     "never stores cursors": Plant("C5", never_stores_cursors, run="long"),
     "retries as another group": Plant("C6", retries_as_another_group),
-    "releases without a claim": Plant("C6", sql=functions.releases_without_a_claim),
+    "releases without a claim": Plant("C6", sql=functions.releases_without_a_claim, run="long"),
     "uses positions again": Plant("C6", sql=functions.uses_positions_again, run="restored"),
     "takes what is sent as received": Plant("C7", takes_what_is_sent_as_received),
     "drops revocations": Plant("C8", drops_revocations, run="long"),
     "ignores exclude": Plant("C9", ignores_exclude),
     "grants all in a replay": Plant("C9", grants_all_in_replay, run="away"),
     "moves members beside the log": Plant("C9", moves_members_beside_the_log),
-    "confirms rarely": Plant("C10", confirms_rarely),
+    "is deaf to others": Plant("C10", is_deaf_to_others),
 }
 """By name."""
