@@ -34,7 +34,8 @@ def main() -> int:
     results = uvloop.run(_play_all(arguments))
     print("\n" + report.text(results))
     if arguments.document:
-        report.write(results, seed=arguments.seed, seconds=monotonic() - begun)
+        how = f"{'the quick version, ' if arguments.quick else ''}seed {arguments.seed}"
+        report.write(results, how=f"{how}, {(monotonic() - begun) / 60:.0f} minutes")
     return 1 if any(map(results.wrong, SCENARIOS)) else 0
 
 
@@ -79,6 +80,7 @@ async def _play(name: str, shop: Workshop, results: Results, arguments: argparse
     begun = monotonic()
     try:
         await SCENARIOS[name](play)
+        play.conclude()
     except Missing as missing:
         results.left_out[name] = str(missing)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other scenarios are worth having

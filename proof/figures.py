@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, inf
 from typing import Final, NamedTuple
 
-from proof.history import Fault
+from proof.history import UNKNOWN, Fault
 from proof.index import Index
 from proof.parts import Connection, Entry
 
 LEAP: Final = 2**31
 """Positions go on further than that behind what a failover may have lost."""
+FAILED: Final = frozenset({UNKNOWN, 429, 503})
 OF_THE_LOG: Final = frozenset({"gap", "live", "event", "recalled", "joined_room", "left_room"})
 """Frames that say how far a connection has got."""
 
@@ -19,6 +20,8 @@ class Figures(NamedTuple):
 
     acknowledged: int
     """Events that were answered with 202, once for each of their addresses."""
+    failed: int
+    """Attempts that were refused for now, or of which nobody was told what became."""
     delivered: int
     """Events that came in, over all devices."""
     repeated: int
@@ -31,7 +34,9 @@ def figures(index: Index) -> Figures:
     """Return what a history says."""
     delivered, repeated = _deliveries(index)
     acknowledged = sum(entry.post is not None and entry.accepted is not None for entry in index.entries)
-    return Figures(acknowledged, delivered, repeated, list(_delays(index)))
+    answers = (answer for post in index.posts.values() for answer in post.answers)
+    failed = sum(answer.status in FAILED for answer in answers)
+    return Figures(acknowledged, failed, delivered, repeated, list(_delays(index)))
 
 
 def _deliveries(index: Index) -> tuple[int, int]:

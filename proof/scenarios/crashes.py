@@ -18,7 +18,7 @@ Strike = Callable[[Load, int, Random], Awaitable[None]]
 
 async def sigkill(play: Play) -> None:
     """SIGKILL of an instance, again and again."""
-    await _rounds(play, play.count(200, 6), _kill_instance)
+    await _rounds(play, play.count(200, 4), _kill_instance)
 
 
 async def _kill_instance(load: Load, number: int, rng: Random) -> None:
@@ -31,7 +31,7 @@ async def _kill_instance(load: Load, number: int, rng: Random) -> None:
 
 async def postgres_stop(play: Play) -> None:
     """Immediate stops of PostgreSQL, and its starts."""
-    await _rounds(play, play.count(50, 4), _crash_postgres)
+    await _rounds(play, play.count(50, 3), _crash_postgres)
 
 
 async def _crash_postgres(load: Load, _: int, rng: Random) -> None:
@@ -44,7 +44,7 @@ async def _crash_postgres(load: Load, _: int, rng: Random) -> None:
 
 async def redis_kill(play: Play) -> None:
     """SIGKILL of Redis, and its start with nothing in it."""
-    await _rounds(play, play.count(50, 4), _kill_redis)
+    await _rounds(play, play.count(50, 3), _kill_redis)
 
 
 async def _kill_redis(load: Load, _: int, rng: Random) -> None:

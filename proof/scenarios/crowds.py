@@ -24,7 +24,7 @@ async def cuts(play: Play) -> None:
     """Cut every client's link for two seconds, again and again, while events go on."""
     async with play.stage() as stage, _through(play, stage, play.count(200, 50)) as fans:
         async with fans.published_to(every=0.05):
-            for _ in range(play.count(15, 3)):
+            for _ in range(play.count(15, 2)):
                 _let_in(stage, on=False)
                 await asyncio.sleep(CUT)
                 _let_in(stage, on=True)
@@ -78,7 +78,7 @@ async def survivors(play: Play) -> None:
 
 async def silent(play: Play) -> None:
     """Send to clients that do not read, and see what they cost; then let them read."""
-    size, seconds = play.count(200, 50), play.count(60, 6)
+    size, seconds = play.count(200, 50), play.count(60, 4)
     async with play.stage(1) as stage:
         [instance] = stage.instances
         async with crowd(size, lambda _: [instance.url], instance.url, play.rng) as fans:

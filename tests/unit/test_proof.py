@@ -56,7 +56,7 @@ def test_what_came_again_on_another_connection_is_counted() -> None:
     index = Index([
         *visit("a", 1), *posted("x", 1, 2), came("a", "x", 1, 3), *visit("b", 4), came("b", "x", 1, 5),
     ])  # fmt: skip
-    assert figures(index) == Figures(acknowledged=1, delivered=2, repeated=1, delays=[])
+    assert figures(index) == Figures(acknowledged=1, failed=0, delivered=2, repeated=1, delays=[])
 
 
 def test_a_delay_counts_from_the_heal_and_leaves_out_what_was_broken_again() -> None:
@@ -104,7 +104,7 @@ def test_a_failover_s_losses_and_those_it_did_not_tell_are_found() -> None:
 
 def results() -> Results:
     made = Results()
-    made.row("kill").add(["SIGKILL", "SIGKILL"], Figures(10, 1_000_000, 5, [0.1, 0.3]))
+    made.row("kill").add(["SIGKILL", "SIGKILL"], Figures(10, 3, 1_000_000, 5, [0.1, 0.3]))
     made.figure(Figure("kill", "memory", 80.0, "MB", most=100))
     return made
 
@@ -132,7 +132,7 @@ def test_each_violation_stands_in_one_column(claim: str) -> None:
     found = results()
     found.row("kill").violations.append(Violation(claim, "so"))
     row = next(line for line in report.text(found).splitlines() if line.startswith("| kill | 2 "))
-    assert [cell.strip() for cell in row.split("|")[4:11]].count("1") == 1
+    assert [cell.strip() for cell in row.split("|")[6:12]].count("1") == 1
 
 
 def test_what_was_left_out_or_broke_off_is_told() -> None:
@@ -147,8 +147,8 @@ def test_what_was_left_out_or_broke_off_is_told() -> None:
 def test_the_document_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
     document = tmp_path / "proof.md"
     document.write_text(f"by hand\n\n{report.BEGIN}\nold\n")
-    report.write(results(), document, seed=1, seconds=60)
+    report.write(results(), document, how="seed 1")
     text = document.read_text()
     assert text.startswith(f"by hand\n\n{report.BEGIN}\n")
     assert "old" not in text
-    assert "seed 1, 1 minutes" in text
+    assert ", seed 1\n" in text
