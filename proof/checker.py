@@ -97,16 +97,16 @@ def holes_are_told(index: Index, _: Bounds) -> Iterator[str]:
         frames = {f.position: f.at for f in connection.frames if is_entry(f) and f.position is not None}
         until = max(frames.values(), default=index.end)
         device = index.devices[connection.user, connection.begun.device]
-        gaps = _gaps(connection)
+        gaps = connection.gaps
         for entry in index.due_on(connection):
-            told = any(since < entry.position <= upto for since, upto in gaps)
+            told = index.told(gaps, entry.position)
             if entry.position in frames or told or entry.lost:
                 continue
             if not index.spared(device, entry, until):
                 yield f"{connection.name} was sent what is before and after {entry}, but not that"
-    for connection, since, upto, reason in _told(index):
-        if not _explained(index, upto, reason):
-            yield f"{connection.name} was told of a gap ({since}, {upto}] for no reason: {reason}"
+        for gap in gaps:
+            if not index.explains(gap):
+                yield f"{connection.name} was told of a gap for no reason: {gap}"
 
 
 def duplicates_are_known(index: Index, bounds: Bounds) -> Iterator[str]:
@@ -270,7 +270,7 @@ def _missing(index: Index) -> Iterator[tuple[Device, Entry]]:
 
 def _excused(index: Index, device: Device, entry: Entry) -> bool:
     """Tell whether a device may lack an entry in the end."""
-    return entry.lost or device.told(entry.position) or index.spared(device, entry, index.end)
+    return entry.lost or index.told(device.gaps, entry.position) or index.spared(device, entry, index.end)
 
 
 def _put_off(entry: Entry) -> float:
@@ -288,21 +288,3 @@ def _events(index: Index) -> Iterator[tuple[Connection, Received]]:
         for frame in connection.frames:
             if frame.frame == "event":
                 yield connection, frame
-
-
-def _told(index: Index) -> Iterator[tuple[Connection, int, int, str]]:
-    for connection in index.connections.values():
-        for frame in connection.frames:
-            if frame.frame == "gap":
-                yield connection, frame.since or 0, frame.position or 0, frame.reason or ""
-
-
-def _gaps(connection: Connection) -> list[tuple[int, int]]:
-    return [(f.since or 0, f.position or 0) for f in connection.frames if f.frame == "gap"]
-
-
-def _explained(index: Index, upto: int, reason: str) -> bool:
-    """Tell whether what was done to the service is a reason for a gap."""
-    if reason == "retention":
-        return upto <= index.floor
-    return any(fault.lost_from is not None for fault in index.faults)

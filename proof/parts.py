@@ -1,8 +1,8 @@
 """What a history consists of: requests, connections and devices, and what was done to the service."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from proof.history import (
     UNKNOWN,
@@ -75,6 +75,19 @@ class Entry:
         return f"{what} to {self.to} at {self.position}"
 
 
+class Gap(NamedTuple):
+    """A stretch of the log that a connection was told of as not to be had."""
+
+    after: int
+    upto: int
+    reason: str
+
+
+def gap_of(frame: Received) -> Gap:
+    """Return what a frame tells."""
+    return Gap(frame.since or 0, frame.position or 0, frame.reason or "")
+
+
 @dataclass(slots=True)
 class Connection:
     """One connection of a device."""
@@ -92,6 +105,11 @@ class Connection:
         return self.begun.token.user
 
     @property
+    def gaps(self) -> list[Gap]:
+        """Return what it was told of."""
+        return [gap_of(frame) for frame in self.frames if frame.frame == "gap"]
+
+    @property
     def entries(self) -> list[Received]:
         """Return the frames that stand for entries of the log."""
         return [frame for frame in self.frames if is_entry(frame)]
@@ -106,7 +124,7 @@ class Device:
     connections: list[Connection] = field(default_factory=list)
     received: dict[int, float] = field(default_factory=dict)
     """Positions, and when each came first."""
-    gaps: list[tuple[int, int]] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.user}/{self.name}"
@@ -115,10 +133,6 @@ class Device:
     def first(self) -> Received | None:
         """Return its first welcome."""
         return next((c.welcome for c in self.connections if c.welcome is not None), None)
-
-    def told(self, position: int) -> bool:
-        """Tell whether a gap covers a position."""
-        return any(since < position <= upto for since, upto in self.gaps)
 
     def acknowledged(self, until: float) -> int:
         """Return the greatest position that it had said to have, or had asked to start after."""
@@ -188,8 +202,8 @@ class Parts:
         device = self.devices[connection.user, connection.begun.device]
         if frame.frame == "welcome":
             connection.welcome = frame
-        elif frame.frame == "gap" and frame.position is not None and frame.since is not None:
-            device.gaps.append((frame.since, frame.position))
+        elif frame.frame == "gap":
+            device.gaps.append(gap_of(frame))
         elif is_entry(frame) and frame.position is not None:
             device.received.setdefault(frame.position, frame.at)
 
@@ -210,6 +224,16 @@ class Parts:
     def floor(self) -> int:
         """Return up to where retention may have deleted."""
         return max((fault.floor or 0 for fault in self.faults), default=0)
+
+    def explains(self, gap: Gap) -> bool:
+        """Tell whether what was done to the service is a reason for a gap."""
+        if gap.reason == "retention":
+            return gap.upto <= self.floor
+        return any(fault.lost_from is not None for fault in self.faults)
+
+    def told(self, gaps: Iterable[Gap], position: int) -> bool:
+        """Tell whether a gap that there is a reason for covers a position."""
+        return any(gap.after < position <= gap.upto and self.explains(gap) for gap in gaps)
 
     def troubled(self, since: float, until: float) -> bool:
         """Tell whether anything was broken within a time."""

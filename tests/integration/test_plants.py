@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from proof.checker import Bounds, check
+from proof.devices import Device
 from proof.history import Answered, Fault, History, Posted
 from proof.planted import Instances
 from proof.plants import PLANTS, Plant
@@ -81,9 +82,15 @@ async def away(work: Workload, _: Instances, __: asyncpg.Connection) -> None:
     await work.settle(BOUND)
 
 
+async def leave(device: Device) -> None:
+    device.wanted.clear()
+    await eventually(lambda: device.socket is None)
+
+
 async def killed(work: Workload, running: Instances, _: asyncpg.Connection) -> None:
-    """Kill an instance right after it has answered, and start it again."""
+    """Kill an instance right after it has answered, and start it again; a device only comes after that."""
     await work.run(events=EVENTS // 9)
+    await leave(work.devices[0])
     first, seen = running.urls[0], len(work.history)
 
     def has_just_answered() -> bool:
@@ -106,10 +113,8 @@ async def killed(work: Workload, running: Instances, _: asyncpg.Connection) -> N
 
 async def pruned(work: Workload, _: Instances, db: asyncpg.Connection) -> None:
     """Delete what a device has not received, while it is away."""
-    away = work.devices[0]
     await work.run(events=EVENTS // 2)
-    away.wanted.clear()
-    await eventually(lambda: away.socket is None)
+    await leave(work.devices[0])
     await work.run(events=EVENTS // 2)
     await work.stop()
     floor = await work.everywhere()  # an instance that has not read what goes would end
@@ -149,7 +154,8 @@ async def restore(db: asyncpg.Connection) -> int:
     return kept
 
 
-SETTINGS = {"pruned": {"TIDINGS_RECENT_BYTES": "1"}}  # what memory holds is not gone yet
+FORGETFUL = {"TIDINGS_RECENT_BYTES": "1"}  # what memory holds is not gone yet
+SETTINGS = {"pruned": FORGETFUL, "killed": FORGETFUL}
 RUNS: dict[str, Run] = {
     "short": short, "long": long, "away": away, "killed": killed, "pruned": pruned, "restored": restored,
 }  # fmt: skip

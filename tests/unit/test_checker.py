@@ -298,6 +298,13 @@ def test_a_gap_has_a_reason(story: Story, reason: str) -> None:
     assert story.claims() == {"C4"}
 
 
+def test_a_gap_for_no_reason_excuses_nothing(story: Story) -> None:
+    story.post("a", "user:bob", at=1)
+    story.see("bob/phone#1", "gap", 1, since=0, reason="failover")
+    story.see("bob/phone#1", "live", 1)
+    assert story.claims() == {"C1", "C4"}
+
+
 # C5
 
 
