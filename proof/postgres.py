@@ -22,6 +22,8 @@ _OPTIONS: Final = {
     "fsync": "on",
     "log_min_messages": "warning",
 }
+_SEGMENTS: Final = 20
+"""More of the write-ahead log than there is made ahead."""
 _HOST: Final = "127.0.0.1"
 
 
@@ -30,14 +32,15 @@ class Missing(Exception):
 
 
 class Postgres:
-    """A server with its cluster in ``folder``, which is there already."""
+    """A server with its cluster in ``folder``, which is there already; what it says is kept in ``logs``."""
 
-    def __init__(self, folder: Path, name: str = "postgres") -> None:
+    def __init__(self, folder: Path, logs: Path, name: str = "postgres") -> None:
         self.folder = folder
         self.port = free_port()
         options = [part for key, value in _OPTIONS.items() for part in ("-c", f"{key}={value}")]
         command = [str(_binary("postgres")), "-D", str(folder), "-p", str(self.port), *options]
-        self._child = Child(name, command, folder.with_name(f"{name}.log"), owner=_owner(folder))
+        self._logs = logs
+        self._child = Child(name, command, logs / f"{name}.log", owner=_owner(folder))
 
     @property
     def url(self) -> str:
@@ -76,6 +79,12 @@ class Postgres:
         finally:
             await connection.close()
 
+    async def use_up_log(self) -> None:
+        """Begin new segments of the write-ahead log, until there is no room for another."""
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            for _ in range(_SEGMENTS):
+                await self.run("select pg_logical_emit_message(false, 'proof', ''), pg_switch_wal()")
+
     async def standby(self, folder: Path, through: int) -> "Postgres":
         """Make an asynchronous standby that streams by way of the port ``through``; it is not started."""
         folder.mkdir(mode=0o700)
@@ -84,10 +93,10 @@ class Postgres:
         link = f"host={_HOST} port={through} user=postgres application_name=standby"
         options = ("--write-recovery-conf", "--checkpoint=fast", "--no-sync")
         command = [str(_binary("pg_basebackup")), "--pgdata", str(folder), "--dbname", link, *options]
-        backup = Child("pg_basebackup", command, folder.with_name("pg_basebackup.log"), owner=owner)
+        backup = Child("pg_basebackup", command, self._logs / "pg_basebackup.log", owner=owner)
         if await backup.run() != 0:
             raise NotStarted(backup.log.read_text())
-        return Postgres(folder, "standby")
+        return Postgres(folder, self._logs, "standby")
 
     async def _ready(self) -> bool:
         try:

@@ -80,7 +80,7 @@ class Workshop:
         async with AsyncExitStack() as stack:
             stack.callback(shutil.rmtree, folder)
             home = folder if disk is None else stack.enter_context(small_disk(folder / "disk", disk))
-            postgres = Postgres(await clone(self._template, home / "data"))
+            postgres = Postgres(await clone(self._template, home / "data"), folder)
             stage = Stage(folder, postgres, Redis(folder))
             stack.callback(stage.end)
             for number in range(1, instances + 1):

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import AbstractAsyncContextManager
 from time import monotonic
-from typing import Final
+from typing import Final, cast
 
 from proof.crowd import Crowd, crowd
 from proof.play import Play
@@ -67,10 +67,10 @@ async def survivors(play: Play) -> None:
                 await asyncio.sleep(1)
                 stage.instances[0].kill()
                 begun = monotonic()
-                await asyncio.sleep(1)
-            await fans.publish()
+                await fans.publish()
+                await fans.caught_up(BOUND)
+                took = monotonic() - begun
             await fans.caught_up(BOUND)
-            took = monotonic() - begun
             play.figure(f"all {size} clients live on the other, and caught up", took, "s", most=10)
             play.figure("delivered over the SIGKILL", fans.delivered, "%", least=100)
             _order(play, fans)
@@ -92,6 +92,9 @@ async def silent(play: Play) -> None:
                 f"memory that {size} clients cost that do not read, after {seconds} s", grown, "MB",
                 most=WINDOW + BUFFER * size,
             )  # fmt: skip
+            stats = await instance.get("/stats")
+            behind = cast("dict[str, int]", (stats or {})["connections"])["catching_up"]
+            play.figure("of them fallen behind by more than their buffers", behind, "", least=size)
             _read(fans, on=True)
             await fans.publish()
             await fans.caught_up(2 * BOUND)

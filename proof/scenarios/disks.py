@@ -19,13 +19,19 @@ DISK: Final = 320
 
 
 async def full_disk(play: Play) -> None:
-    """Take all room that PostgreSQL has left, and give it back after a while."""
+    """Take all room that PostgreSQL has left, and give it back after a while.
+
+    Without room for data it refuses; without room for its write-ahead log it ends.
+    """
     async with play.stage(disk=DISK) as stage, play.load(stage, posts=100.0) as load:
         await load.go(1.0)
-        for _ in range(play.count(5, 1)):
-            with load.broken("full disk"):
+        for number in range(play.count(6, 2)):
+            kind = "full disk, no write-ahead log left" if number % 2 else "full disk"
+            with load.broken(kind):
                 ballast = postgres.fill(stage.postgres.folder.parent)
-                await load.go(play.count(8, 4))
+                if number % 2:
+                    await stage.postgres.use_up_log()
+                await load.go(play.count(6, 3))
                 ballast.unlink()
                 await _recovered(load)
             await load.go(1.0)
