@@ -31,7 +31,10 @@ def main() -> int:
     if arguments.scenarios[:1] == ["check"]:
         return _check(arguments.scenarios[1:])
     begun = monotonic()
-    results = uvloop.run(_play_all(arguments))
+    try:
+        results = uvloop.run(_play_all(arguments))
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     print("\n" + report.text(results))
     if arguments.document:
         how = f"{'the quick version, ' if arguments.quick else ''}seed {arguments.seed}"

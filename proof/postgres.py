@@ -61,8 +61,8 @@ class Postgres:
         await self._child.end(signal.SIGQUIT)
 
     def kill(self) -> None:
-        """End it without a word, as a last resort: its own children see it and end."""
-        self._child.kill()
+        """End it for good; it takes its memory segment with it, which SIGKILL would leave behind."""
+        self._child.kill(signal.SIGQUIT)
 
     async def promote(self) -> None:
         """Make a standby the primary; return once it takes writes."""
