@@ -47,11 +47,6 @@ class Postgres:
         """Return where it listens."""
         return url(self.port)
 
-    @property
-    def lives(self) -> bool:
-        """Tell whether it runs."""
-        return self._child.lives
-
     async def start(self) -> None:
         """Start it, and wait until it takes connections. Raises NotStarted."""
         await self._child.start(self._ready)

@@ -56,7 +56,7 @@ async def _kill_redis(load: Load, _: int, rng: Random) -> None:
 
 async def rolling_restart(play: Play) -> None:
     """SIGTERM of each instance in turn, as a deployment does it."""
-    await _rounds(play, play.count(20, 2), _restart_instance)
+    await _rounds(play, play.count(10, 2), _restart_instance)
 
 
 async def _restart_instance(load: Load, number: int, _: Random) -> None:
@@ -68,7 +68,7 @@ async def _restart_instance(load: Load, number: int, _: Random) -> None:
 
 async def frozen(play: Play) -> None:
     """SIGSTOP of an instance for longer than its lease."""
-    await _rounds(play, play.count(4, 1), _freeze_instance)
+    await _rounds(play, play.count(2, 1), _freeze_instance)
 
 
 async def _freeze_instance(load: Load, number: int, _: Random) -> None:
