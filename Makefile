@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test check audit bench
+.PHONY: install run test check audit bench proof
 
 install: .venv/installed
 
@@ -34,6 +34,9 @@ audit: install
 
 bench: .venv/bench
 	$(BIN)/python -m bench
+
+proof: install
+	$(BIN)/python -m proof --document
 
 .venv/bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

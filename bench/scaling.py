@@ -200,10 +200,10 @@ async def _appends(database: Database) -> None:
 async def _follows(database: Database) -> None:
     """Measure what each instance costs that reads what the others have appended."""
     async with database.connections(1) as [connection]:
-        head = (await confirm(connection, 0)).head
+        head = (await confirm(connection, 0, 0)).head
 
     async def poll(connection: asyncpg.Connection) -> object:
-        return await confirm(connection, head)
+        return await confirm(connection, head, 0)
 
     print("\n| reading | DB µs of CPU per entry | instance's µs of CPU per entry |\n| --- | --- | --- |")
     for size in (50, 1000):

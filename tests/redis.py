@@ -8,7 +8,7 @@ from pathlib import Path
 from shutil import which
 from typing import Self
 
-from tests.proxy import Ends, Proxy, proxying
+from proof.proxy import Ends, Proxy, proxying
 
 
 class RedisServer:

@@ -136,8 +136,10 @@ class Gateway:
         self.count += 1
         try:
             self._check_still_welcome(connection, claims)
+            stood = self.hub.position
             session = await self.sessions.open(claims.user, asked.device, asked.after, asked.has)
             self._check_still_welcome(connection, claims)
+            self._check_same_log(stood, session.head)
         except BaseException:
             self.abandon(connection)
             raise
@@ -148,6 +150,11 @@ class Gateway:
             raise Revoked("the token has been revoked")
         if connection.state is State.CLOSED:
             raise Unavailable("disconnected meanwhile")
+
+    def _check_same_log(self, stood: int, head: int) -> None:
+        if not self.follower.agrees(stood, head):
+            # What memory holds is not what the log has, and would be told for it.
+            raise Unavailable("the database was restored or failed over, which is looked at first")
 
     def abandon(self, connection: Connection) -> None:
         """Let go of a connection that was admitted, opened or not."""

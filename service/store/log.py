@@ -80,6 +80,7 @@ from tidings.log l
 CONFIRM: Final = f"""
 select e.*, tidings.head() as head, date_part('epoch', clock_timestamp()) as now,
        coalesce((select max(id) from tidings.lineage), 0) as lineage,
+       (select min(i.lost_from) from tidings.lineage i where i.id > $2) as kept,
        p.last_value as drawn, l.partitioned_to - p.last_value as room,
        pg_is_in_recovery() as standby, l.floor
 from tidings.log l cross join tidings.position p
@@ -157,6 +158,8 @@ class Head(NamedTuple):
     head: int
     now: float
     lineage: int
+    kept: int | None
+    """Where it is another lineage: up to where the log is what it was before."""
     drawn: int
     """The last position that was drawn, committed or not."""
     room: int
@@ -190,14 +193,17 @@ async def start(connection: asyncpg.Connection) -> Start:
     )
 
 
-async def confirm(connection: asyncpg.Connection, position: int) -> Head:
-    """Read the head, and the control entries after ``position``; raises Unavailable on a standby."""
-    rows = await connection.fetch(CONFIRM, position)
+async def confirm(connection: asyncpg.Connection, position: int, lineage: int) -> Head:
+    """Read the head, and the control entries after ``position``; raises Unavailable on a standby.
+
+    ``lineage`` is the one that is known.
+    """
+    rows = await connection.fetch(CONFIRM, position, lineage)
     first = rows[0]
     if first["standby"]:
         raise Unavailable("the database is a standby: what it knows may be old")
     return Head(
-        first["head"], first["now"], first["lineage"], first["drawn"], first["room"],
+        first["head"], first["now"], first["lineage"], first["kept"], first["drawn"], first["room"],
         entries_of(rows), first["floor"],
     )  # fmt: skip
 

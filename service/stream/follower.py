@@ -22,6 +22,8 @@ log = logging.getLogger("tidings.follower")
 CONFIRM_EVERY: Final = 1.0
 TRUSTED_FOR: Final = 2.0
 PAGE: Final = 1000
+LEAP: Final = 2**31
+"""No log grows by so much in a second. After a failover positions go on twice as far from there."""
 
 
 class Follower:
@@ -49,6 +51,9 @@ class Follower:
         """Positions left before another partition is needed."""
         self._loop = asyncio.get_running_loop()
         self._confirmed = self._loop.time()
+        self._vouched = hub.position
+        """How far the log went when it was confirmed."""
+        self._doubted = False
         self._ahead = ahead
         """What the database's clock is ahead of the loop's, in seconds, and at most a round trip more."""
         self._wake = asyncio.Event()
@@ -75,7 +80,12 @@ class Follower:
         return self._loop.time() + self._ahead
 
     def offer(self, group: Group) -> None:
-        """Take a group that was just committed."""
+        """Take a group that was just committed.
+
+        One that leaps comes after a failover: first it has to be known what of all that was seen is lost.
+        """
+        if not self.agrees(0, group.last):
+            return
         self._tail.offer(group)
         self._advance()
 
@@ -85,8 +95,19 @@ class Follower:
         if self._tail.missing is not None:
             self._wake.set()
 
+    def agrees(self, stood: int, head: int) -> bool:
+        """Tell whether a head, read after the hub ``stood`` somewhere, is of the log as it is known.
+
+        It is not where a failover came in between. Then it is confirmed soon.
+        """
+        agrees = stood <= head <= self._vouched + LEAP
+        if not agrees:
+            self.doubt()
+        return agrees
+
     def doubt(self) -> None:
         """Learn that the log may reach further than is known: the head is confirmed soon."""
+        self._doubted = True
         self._wake.set()
 
     async def reached(self, position: int) -> None:
@@ -126,9 +147,9 @@ class Follower:
     async def _step(self, link: Held) -> None:
         self._wake.clear()
         try:
-            if self.confirmed_age >= CONFIRM_EVERY or not self._tail.missing:
+            if self._doubted or self.confirmed_age >= CONFIRM_EVERY or not self._tail.missing:
                 await self._confirm(link)
-            while self.trusted and (missing := self._tail.missing) is not None:
+            while self.trusted and not self._doubted and (missing := self._tail.missing) is not None:
                 connection = await link.get()
                 with translated():
                     self.offer(await store.between(connection, *missing, PAGE))
@@ -139,32 +160,45 @@ class Follower:
 
     async def _confirm(self, link: Held) -> None:
         asked, stood = self._loop.time(), self.hub.position
+        self._doubted = False
         connection = await link.get()
         with translated():
-            head = await store.confirm(connection, stood)
+            head = await store.confirm(connection, stood, self.lineage)
             if head.drawn < self.seen:
                 await store.keep_ahead(connection, self.seen)
-                head = await store.confirm(connection, stood)
-        if head.head < stood:
+                head = await store.confirm(connection, stood, self.lineage)
+        if head.lineage != self.lineage:
+            self._follow_another(head)
+        elif head.head < stood:
             self._start_over(head.head)
         if head.floor > self.hub.position:
             # Revocations and memberships may have been among it: only a new start knows them.
             raise store.Overtaken(head.floor, self.hub.position)
         self.hub.recent.trim(head.floor)
-        if head.lineage != self.lineage:
-            # Part of what memory holds may be lost from the log: what is told has to be the same.
-            self.lineage = head.lineage
-            self.hub.recent.forget(head.drawn)
         for entry in head.control:
             self._control(self.hub, entry)
         self._tail.reaches(head.head)
         self._confirmed = asked
+        self._vouched = head.head
         self._ahead = head.now - asked
         self.room = head.room
         self._metrics.tail_lag_positions.set(max(0, head.head - self.hub.position))
         self._metrics.partition_room_positions.set(head.room)
         self._advance()
         self._moved_on()
+
+    def _follow_another(self, head: store.Head) -> None:
+        """Follow a log that another server goes on with: part of what was seen may be lost from it.
+
+        Memory may hold what is lost, and what waits to be applied may be. Where some of it was applied,
+        so may have been memberships.
+        """
+        self.lineage = head.lineage
+        self.hub.recent.forget(head.drawn)
+        self._lost = self.seen
+        self._tail = Tail(self.hub.position)
+        if head.kept is not None and head.kept < self.hub.position:
+            self._start_over(head.kept)
 
     def _start_over(self, head: int) -> None:
         """Follow a log that was restored to an older state: others may have written on from there.

@@ -14,14 +14,15 @@ import asyncpg
 import httpx
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
+from proof.proxy import database_proxy, slow_link
 from service.domain.errors import Unavailable
 from service.domain.events import Draft, Unit
 from service.store import embedded, schema
 from service.store import log as store_log
 from service.store.database import Database
 from tests.harness import ADMIN_KEY, SECRET, Device, Server, eventually, serving, token
-from tests.proxy import database_proxy, slow_link
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -159,6 +160,55 @@ async def test_a_reconnect_storm_is_served_from_memory(start: Start) -> None:
     await asyncio.gather(*(phone.close() for phone in phones))
 
 
+async def test_nobody_is_let_in_by_what_memory_holds_of_a_log_that_went_back(
+    server: Server, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object) -> None:
+        raise Unavailable("not yet")
+
+    kept = await server.publish("user:alice", data="kept")
+    await server.reached(await server.publish("user:alice", data="lost"))
+    with monkeypatch.context() as patch:
+        patch.setattr(store_log, "confirm", unavailable)
+        await db.execute("delete from tidings.events where position > $1", kept)
+        with pytest.raises(InvalidStatus) as refused:
+            await server.device("alice")
+        assert refused.value.response.status_code == 503
+
+    async def let_in() -> Device | None:
+        try:
+            return await server.live("alice")
+        except InvalidStatus:
+            return None
+
+    async with await eventually(let_in) as phone:
+        assert [f["data"] for f in phone.frames if f["type"] == "event"] == ["kept"]
+
+
+async def test_what_comes_while_the_head_is_asked_for_is_no_log_that_went_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, told, confirm = asyncio.Event(), asyncio.Event(), store_log.confirm
+
+    async def slow(*given: Any) -> store_log.Head:
+        head = await confirm(*given)
+        asked.set()
+        await told.wait()
+        return head
+
+    async with await server.live("alice") as phone:
+        monkeypatch.setattr(store_log, "confirm", slow)
+        await asked.wait()
+        position = await server.publish("user:alice")
+        await phone.until("event", position=position)
+        told.set()
+        later = await server.publish("user:alice")
+        await phone.until("event", position=later)
+        await server.reached(later)
+        assert [f["position"] for f in phone.frames if f["type"] == "event"] == [position, later]
+        assert server.gateway.count == 1
+
+
 @asynccontextmanager
 async def separate(database_url: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """An instance in a process of its own, and its URL."""
@@ -251,6 +301,43 @@ async def test_positions_are_never_used_twice_after_a_restore_under_a_running_se
             await asyncio.to_thread(embedded.stop, folder)
 
 
+@pytest.mark.timeout(90)
+async def test_memberships_that_a_restore_lost_count_no_more_once_others_have_written_on() -> None:
+    with TemporaryDirectory(prefix="tidings-restore-") as name:
+        folder, copy = Path(name) / "data", Path(name) / "copy"
+        folder.mkdir()
+        url = await asyncio.to_thread(embedded.start, folder)
+        try:
+            await schema.upgrade(url)
+            async with (
+                database_proxy(url) as (proxy, through),
+                serving(database_url=url) as other,
+                serving(database_url=through) as server,
+                await server.live("alice") as phone,
+            ):
+                await server.join("left", "alice")
+                await phone.until("joined_room")
+                await _stopped(folder, _copy(folder, copy))
+                assert await _published(other, data="lost")
+                await eventually(lambda: server.service.follower.trusted)
+                await phone.until("event")
+                await server.join("joined", "alice")
+                assert (await server.http.delete("/v1/rooms/left/members/alice")).status_code == 200
+                await phone.until("left_room")
+                proxy.refuse = True
+                proxy.cut()
+                await _stopped(folder, _copy(copy, folder))
+                for room in ("joined", "left"):
+                    await _published(other, to=f"room:{room}", data=room)
+                proxy.refuse = False
+                assert await phone.closed() == 1012
+                assert "joined" not in [frame.get("data") for frame in phone.frames]
+                async with await server.live("alice") as again:
+                    assert [f["data"] for f in again.frames if f["type"] == "event"] == ["left"]
+        finally:
+            await asyncio.to_thread(embedded.stop, folder)
+
+
 def _copy(source: Path, target: Path) -> list[str]:
     return ["sh", "-c", f"rm -rf {target} && cp -a {source} {target}"]
 
@@ -263,9 +350,9 @@ async def _stopped(folder: Path, command: list[str]) -> None:
     await asyncio.to_thread(embedded.start, folder)
 
 
-async def _published(server: Server, data: Any) -> int:
+async def _published(server: Server, data: Any, to: str = "user:alice") -> int:
     async def attempt() -> int:
-        body = {"to": "user:alice", "type": "t", "data": data}
+        body = {"to": to, "type": "t", "data": data}
         answer = await server.http.post("/v1/events", json=body)
         return answer.json()["events"][0]["position"] if answer.status_code == 202 else 0
 

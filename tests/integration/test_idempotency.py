@@ -11,9 +11,9 @@ import asyncpg
 import httpx
 import pytest
 
+from proof.proxy import database_proxy
 from service.store import admin
 from tests.harness import Server, eventually
-from tests.proxy import database_proxy
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -233,7 +233,7 @@ async def test_a_request_in_flight_is_told_to_come_back(
     async with database_proxy(database_url) as (proxy, through):
         server = await start(database_url=through)
         await server.publish("user:z")
-        proxy.lose_replies = True
+        proxy.replies.lose = True
         first = asyncio.create_task(sent(server, EVENT, "k", {}))
         await eventually(lambda: _there(db, 3))
         for way in WAYS:
@@ -264,7 +264,7 @@ async def test_after_an_unknown_outcome_a_repeat_finds_out(
     async with database_proxy(database_url) as (proxy, through):
         server = await start(database_url=through, append_timeout=0.5)
         await server.publish("user:z")
-        proxy.lose_replies = True
+        proxy.replies.lose = True
         unknown = await sent(server, body, "k", {})
         assert (unknown.status_code, unknown.json()["code"]) == (503, "outcome_unknown")
         proxy.cut()
@@ -285,7 +285,7 @@ async def test_what_was_put_off_is_once_even_where_the_answer_was_lost(
     async with database_proxy(database_url) as (proxy, through):
         server = await start(database_url=through)
         await server.publish("user:z")
-        proxy.lose_replies = True
+        proxy.replies.lose = True
         batch = {"events": [EVENT, EVENT | {"deliver_at": LATER}]}
         first = asyncio.create_task(server.http.post("/v1/events/batch", json=batch))
         await eventually(lambda: _there(db, 3))

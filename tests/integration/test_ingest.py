@@ -11,6 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
+from proof.proxy import database_proxy
 from service.domain.errors import Invalid, OutcomeUnknown, Unavailable
 from service.domain.events import Draft, Submission, Unit
 from service.observe.metrics import Metrics
@@ -20,7 +21,6 @@ from service.stream import appender as appender_module
 from service.stream.appender import Appender
 from tests.harness import PATIENCE, Server, eventually
 from tests.pending import held_up
-from tests.proxy import database_proxy
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -177,7 +177,7 @@ async def test_a_commit_whose_answer_was_lost_is_found_and_not_repeated(
     async with database_proxy(database_url) as (proxy, through):
         server = await start(database_url=through)
         await server.publish("user:a")
-        proxy.lose_replies = True
+        proxy.replies.lose = True
         pending = asyncio.create_task(server.publish("user:a", data="once"))
         await eventually(lambda: _there(db, 2))
         proxy.cut()
@@ -197,7 +197,7 @@ async def test_a_commit_that_never_arrived_is_made_once(
         server = await start(database_url=through)
         await server.publish("user:a")
         proxy.lost.clear()
-        proxy.lose_requests = True
+        proxy.requests.lose = True
         pending = asyncio.create_task(server.publish("user:a", data="once"))
         await eventually(proxy.lost.is_set)
         proxy.cut()
@@ -211,7 +211,7 @@ async def test_what_cannot_be_found_out_in_time_is_said(
     async with database_proxy(database_url) as (proxy, through):
         server = await start(database_url=through, append_timeout=0.5)
         await server.publish("user:a")
-        proxy.lose_replies = True
+        proxy.replies.lose = True
         answer = await server.http.post("/v1/events", json={"to": "user:a", "type": "test"})
         assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
         proxy.cut()

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from proof.proxy import Proxy, database_proxy
 from service.domain.errors import Unavailable
 from service.notify.port import Notifier
 from service.notify.postgres import PostgresNotifier
 from service.notify.redis import RedisNotifier
 from tests.harness import eventually
-from tests.proxy import Proxy, database_proxy
 from tests.redis import RedisServer
 
 Make = Callable[[str], Notifier]
@@ -169,7 +169,7 @@ async def test_where_nobody_is_there_it_says_so(kind: Kind, ear: Ears) -> None:
 
 async def test_silence_that_nobody_breaks_is_told_within_seconds(kind: Kind, ear: Ears) -> None:
     one = await ear()
-    kind.proxy.lose_requests = kind.proxy.lose_replies = True
+    kind.proxy.blackhole()
     assert one.task is not None
     with pytest.raises(Unavailable):
         await asyncio.wait_for(one.task, 20)

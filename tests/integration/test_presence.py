@@ -23,7 +23,7 @@ from service.domain.presence import Change
 from service.store import presence as store
 from service.stream import presence as presence_module
 from tests.harness import ADMIN_KEY, PATIENCE, SECRET, Device, Frame, Server, eventually, serving, token
-from tests.proxy import database_proxy
+from proof.proxy import database_proxy
 
 Start = Callable[..., Awaitable[Server]]
 SEES = {"presence": True, "rooms": ["*"]}

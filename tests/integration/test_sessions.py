@@ -7,13 +7,13 @@ from typing import Any
 import asyncpg
 import pytest
 
+from proof.proxy import database_proxy
 from service.domain.delivery import Session
 from service.domain.errors import RateLimited, Unavailable
 from service.store import sessions as store
 from service.store.sessions import Wanted
 from service.stream import sessions as sessions_module
 from tests.harness import Server, eventually
-from tests.proxy import database_proxy
 
 Start = Callable[..., Awaitable[Server]]
 
