@@ -17,13 +17,13 @@ import asyncpg
 import pytest
 from websockets.asyncio.client import connect
 
+from proof.proxy import database_proxy
 from service.domain.claims import Claims
 from service.domain.delivery import Membership, State
 from service.domain.presence import Change
 from service.store import presence as store
 from service.stream import presence as presence_module
 from tests.harness import ADMIN_KEY, PATIENCE, SECRET, Device, Frame, Server, eventually, serving, token
-from proof.proxy import database_proxy
 
 Start = Callable[..., Awaitable[Server]]
 SEES = {"presence": True, "rooms": ["*"]}
