@@ -1,23 +1,17 @@
-"""A million hostile inputs for a running service: ``python -m proof.hostile URL --count 1000000 --seed 1``.
+"""Hostile inputs for a running service, as many as are wanted.
 
-The service's secrets come from its own variables, ``TIDINGS_JWT_SECRET`` and ``TIDINGS_ADMIN_KEY``. It
-should run with ``TIDINGS_COMMANDS_PER_SECOND=1000000`` and ``TIDINGS_USER_RATE=0``, or most frames are
-never looked at. Each of these is printed with its input, and fails the run: an answer of 5xx, none at
-all, a grant to a token that deserves none, a secret in an answer; with ``--log`` also an ERROR, a
-traceback or a secret in the service's log.
+It should run with ``TIDINGS_COMMANDS_PER_SECOND=1000000`` and ``TIDINGS_USER_RATE=0``, or most frames are
+never looked at. Each of these fails the run, and is kept with its input: an answer of 5xx, none at
+all, a grant to a token that deserves none, a secret in an answer; an ERROR, a traceback or a secret in
+the service's log.
 """
 
-import argparse
 import asyncio
-import os
 import re
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from urllib.parse import urlsplit
 
 from proof.malice import CANARY, Asked, Malice, frame, good_token, make_keys
 
@@ -40,8 +34,7 @@ class Run:
 
     def __init__(self, host: str, port: int, secret: str, admin_key: str, seed: int, count: int) -> None:
         self._at = host, port
-        self._secret = secret
-        self._admin_key = admin_key
+        self.secrets = secret, admin_key
         self._seed = seed
         self._left = count
         self._keys = make_keys()
@@ -55,7 +48,7 @@ class Run:
 
     async def _lane(self, number: int) -> None:
         rng = Random(f"{self._seed}/{number}")
-        malice = Malice(rng, self._secret, self._admin_key, self._keys)
+        malice = Malice(rng, *self.secrets, self._keys)
         turn = 0
         while self._left > 0 and len(self.failures) < SHOWN:
             kind = rng.choices(_KINDS, (2, 2, 1, 2, 2, 1))[0]
@@ -132,7 +125,7 @@ class Run:
     async def _frames(self, malice: Malice, rng: Random, user: str) -> None:
         """Send frames over a live socket, a last ping behind them; it is answered, or a Close comes."""
         reader, writer = await asyncio.open_connection(*self._at)
-        token = good_token(self._secret, f"hostile-{user}")
+        token = good_token(self.secrets[0], f"hostile-{user}")
         writer.write((
             f"GET /v1/ws?token={token}&device=d&after=9007199254740991 HTTP/1.1\r\nHost: x\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -189,46 +182,8 @@ def alarms(log: Path, secrets: list[str], begin: int = 0) -> Iterator[str]:
                 yield f"an error in the log: {line[:4000]}"
 
 
-def resident(pid: int) -> float:
-    """Return what a process holds of memory, in MiB."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-async def hostile(
-    url: str, count: int, seed: int, log: Path | None = None, pid: int | None = None
-) -> list[str]:
-    """Run against a service; print the figures, and return the failures."""
-    secret, admin_key = os.environ["TIDINGS_JWT_SECRET"], os.environ["TIDINGS_ADMIN_KEY"]
-    parts = urlsplit(url)
-    run = Run(parts.hostname or "127.0.0.1", parts.port or 80, secret, admin_key, seed, count)
+async def hostile(run: Run, log: Path | None = None) -> list[str]:
+    """Run; return what should not have been, also by the service's ``log``."""
     begin = log.stat().st_size if log else 0
-    before, began = resident(pid) if pid else 0.0, time.monotonic()
     await run.run()
-    took = time.monotonic() - began
-    print(f"{sum(run.tried.values()):,} inputs in {took:.0f} s, seed {seed}:", dict(run.tried))
-    print("ended:", ", ".join(f"{name}: {n:,}" for name, n in sorted(run.ended.items())))
-    if pid:
-        print(f"memory of the service: {before:.0f} MiB before, {resident(pid):.0f} MiB after")
-    found = list(alarms(log, [CANARY, secret, admin_key], begin)) if log else []
-    return run.failures + found
-
-
-def main() -> None:
-    """Be a command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("url")
-    parser.add_argument("--count", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--log", type=Path, help="the service's log")
-    parser.add_argument("--pid", type=int, help="the service's process, to tell its memory")
-    chosen = parser.parse_args()
-    failures = asyncio.run(hostile(chosen.url, chosen.count, chosen.seed, chosen.log, chosen.pid))
-    for failure in failures[:SHOWN]:
-        print("FAILED", failure)
-    print(f"{len(failures)} failures")
-    sys.exit(bool(failures))
-
-
-if __name__ == "__main__":
-    main()
+    return run.failures + (list(alarms(log, [CANARY, *run.secrets], begin)) if log else [])

@@ -282,7 +282,7 @@ async def test_oversized_everything_is_refused(server: Server) -> None:
 
 
 async def test_fuzzed_inputs_of_every_kind(start: Start, tmp_path: Path) -> None:
-    """A small round of ``python -m proof.hostile``, its log at DEBUG: no failure, no secret in it."""
+    """A small round of ``python -m proof hostility``, its log at DEBUG: no failure, no secret in it."""
     log = tmp_path / "log"
     with log.open("w") as stream:
         logs.configure("DEBUG", "json", secrets=[SECRET, ADMIN_KEY], stream=stream)
