@@ -93,8 +93,8 @@ async def silent(play: Play) -> None:
                 most=WINDOW + BUFFER * size,
             )  # fmt: skip
             stats = await instance.get("/stats")
-            own = cast("dict[str, dict[str, int]]", (stats or {})["instance"])
-            behind = own["connections"]["catching_up"]
+            total = cast("dict[str, dict[str, int]]", (stats or {})["total"])
+            behind = total["connections"]["catching_up"]
             play.figure("of them fallen behind by more than their buffers", behind, "", least=size)
             _read(fans, on=True)
             await fans.publish()
