@@ -162,7 +162,7 @@ async def test_a_session_costs_the_same(connection: asyncpg.Connection, user: st
     "select * from tidings.inbox_within('idle', 0, '{[0,)}')",
     "select tidings.erase_some(0, 'nobody', 100)",
     receipts.DEVICES.replace("$1", "'idle'").replace("$2", "''").replace("$3", "10").replace("$4", "1000"),
-    log.CONFIRM.replace("$1", "0"),
+    log.CONFIRM.replace("$1", "0").replace("$2", "0"),
 ], ids=["oldest", "newest", "within", "erasure", "devices", "confirm"])  # fmt: skip
 async def test_who_has_nothing_in_the_log_is_found_to_have_nothing_at_once(
     connection: asyncpg.Connection, statement: str

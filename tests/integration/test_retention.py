@@ -17,7 +17,7 @@ from service.domain.retention import SPAN, Keep
 from service.store import log, retention
 from service.store.database import Database
 from service.stream import retention as duty
-from service.stream.retention import prune
+from service.stream.retention import Pruned, prune
 from tests.harness import Device, Server, eventually
 
 Start = Callable[..., Awaitable[Server]]
@@ -294,7 +294,7 @@ async def test_an_idle_reader_holds_up_nobody_and_its_partition_goes_afterwards(
     async with await server.live("bob") as phone, idle_reader(database_url):
         with monkeypatch.context() as patched:
             patched.setattr(retention, "PATIENCE", 60)  # the server's own limit is 4 s
-            pruning = asyncio.create_task(prune(database, MONTH))
+            pruning = asyncio.create_task(_prune_now(database))
             await eventually(lambda: _waits(db))
             position = await server.publish("everyone")
             async with await server.live("bob", device="other", after=0) as other:
@@ -308,6 +308,13 @@ async def test_an_idle_reader_holds_up_nobody_and_its_partition_goes_afterwards(
         await server.publish("everyone")
     assert [p.start for p in (await prune(database, MONTH)).dropped] == [0]
     assert 0 not in await states(db)
+
+
+async def _prune_now(database: Database) -> Pruned:
+    """Prune; where partitions are being made just now the floor is raised the next time only."""
+    while (done := await prune(database, MONTH)).floor == 0:
+        continue
+    return done
 
 
 async def _waits(db: asyncpg.Connection) -> bool:
@@ -420,8 +427,8 @@ async def test_two_that_prune_at_once_do_not_hinder_each_other(
 ) -> None:
     last = await old_partition(db)
     both = await asyncio.gather(*(prune(database, MONTH) for _ in range(2)))
-    assert {done.floor for done in both} == {last}
-    await prune(database, MONTH)
+    assert {done.floor for done in both} <= {last, 0}  # 0: the other was making partitions
+    await _prune_now(database)
     assert 0 not in await states(db)
     assert await floor(db) == last
 
