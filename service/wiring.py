@@ -20,6 +20,7 @@ from service.auth.keys import Keyring
 from service.auth.tokens import minter_from, verifier_from
 from service.domain.errors import TidingsError
 from service.domain.limits import limit_of
+from service.domain.messages import channel_of
 from service.domain.publication import Rules
 from service.domain.recent import Recent
 from service.domain.retention import Keep
@@ -69,7 +70,7 @@ async def running(settings: Settings, version: str) -> AsyncIterator[dict[str, A
         database = _opened(stack, url, settings.pool_size)
         start, ahead = await _begun(settings, database, rules)
         instance, metrics = uuid4().hex, Metrics()
-        notifier = _notifier(settings, url, start.identity)
+        notifier = _notifier(settings, url, start)
         stack.push_async_callback(notifier.aclose)
         cursors = Cursors(database, metrics)
         follow = _following(
@@ -153,9 +154,10 @@ async def _begun(settings: Settings, database: Database, rules: Rules) -> tuple[
     return start, start.now - asked
 
 
-def _notifier(settings: Settings, url: str, identity: str) -> Notifier:
+def _notifier(settings: Settings, url: str, start: store.Start) -> Notifier:
     """Return what carries messages between the instances that follow this log."""
-    channel = f"tidings:{identity}"
+    # Any role may listen and notify on a channel whose name it knows.
+    channel = f"tidings:{channel_of(start.identity, start.seal)}"
     if settings.redis_url is None:
         return PostgresNotifier(url, channel)
     if find_spec("redis") is None:

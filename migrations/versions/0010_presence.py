@@ -79,9 +79,11 @@ begin
     moment := clock_timestamp();
     dead := moment - make_interval(secs => _lease);
 
+    -- Others may be in the middle of sweeping what was written under a lease that has run out.
+    select i.seen_at > dead into known from tidings.instances i where i.id = _instance;
+    known := coalesce(known, false);
     update tidings.instances set seen_at = moment, stats = coalesce(_stats, stats) where id = _instance;
-    known := found;
-    if not known then
+    if not found then
         insert into tidings.instances (id, seen_at, started_at, version, stats)
             values (_instance, moment, moment - make_interval(secs => _uptime), _version, _stats);
         -- The version before drops leases without asking what was written under them.

@@ -75,9 +75,21 @@ class Http(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.response_complete:
             self._wait(HEAD_TIMEOUT)
 
+    def handle_websocket_upgrade(self) -> None:
+        """Wait no longer: another protocol has the socket now."""
+        self._end()
+        super().handle_websocket_upgrade()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close, and wait for what is not read no longer than for any answer."""
+        super().timeout_keep_alive_handler()
+        if self._unread is None:
+            self._unread = self.loop.call_later(UNREAD_TIMEOUT, self.transport.abort)
+
     def pause_writing(self) -> None:
         """Wait for who does not read, but not for ever."""
         super().pause_writing()
+        self._forget_unread()
         self._unread = self.loop.call_later(UNREAD_TIMEOUT, self.transport.abort)
 
     def resume_writing(self) -> None:

@@ -91,6 +91,8 @@ class Intake(asyncio.Protocol):
         self._used_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
+        self._searched = 0
+        """Bytes of what is unread in which no head ends."""
         self._next: asyncio.Handle | None = None
         """The step of the loop that reads the next request."""
 
@@ -117,6 +119,7 @@ class Intake(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Read no more from who does not read answers, and wait for that, but not for ever."""
         self._busy = True
+        self._forget_stuck()
         self._stuck = self._loop.call_later(UNREAD_TIMEOUT, self._transport.abort)
 
     def resume_writing(self) -> None:
@@ -137,7 +140,13 @@ class Intake(asyncio.Protocol):
         """Close once nothing is under way: uvicorn stops."""
         self._leaving = True
         if not self._busy and not self._unread:
-            self._transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Close, and wait for what is not read no longer than for any answer."""
+        self._transport.close()
+        if self._stuck is None:
+            self._stuck = self._loop.call_later(UNREAD_TIMEOUT, self._transport.abort)
 
     def _leave(self) -> None:
         self._state.connections.discard(cast("Any", self))
@@ -159,7 +168,7 @@ class Intake(asyncio.Protocol):
             patience = HEAD_TIMEOUT if self._head is None else BODY_TIMEOUT
         idle = 0.0 if self._busy else self._loop.time() - self._used_at
         if idle >= patience:
-            self._transport.close()
+            self._close()
         else:
             self._timer = self._loop.call_later(patience - idle, self._close_if_idle)
 
@@ -189,11 +198,14 @@ class Intake(asyncio.Protocol):
 
     def _begin(self) -> _Head | None:
         """Read a head; None where it is not all there, or was refused, or is not for this way."""
+        if not self._is_whole():
+            if not self._may_become_ours():
+                self._go_general()
+            return None
         request = read_request(self._data, self._at)
         headers = {} if request is None else dict(request.headers)
         if request is None or not self._is_plain(request, headers):
-            if request is not None or not self._may_become_ours():
-                self._go_general()
+            self._go_general()
             return None
         end = request.end + int(headers[b"content-length"])
         own_id = request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
@@ -213,12 +225,18 @@ class Intake(asyncio.Protocol):
         )
         return self._head
 
+    def _is_whole(self) -> bool:
+        """Tell whether a head is all there; what was searched for its end before is not searched again."""
+        begin = self._at + max(0, self._searched - 3)
+        if self._data.find(b"\r\n\r\n", begin) < 0:
+            self._searched = self._unread
+            return False
+        self._searched = 0
+        return True
+
     def _may_become_ours(self) -> bool:
         """Tell whether this may be the first part of a head that is for this way."""
-        head_ends = self._data.find(b"\r\n\r\n", self._at) >= 0
-        return (
-            self._data.startswith(b"POST /v1/events", self._at) and not head_ends and self._unread < MAX_HEAD
-        )
+        return self._data.startswith(b"POST /v1/events", self._at) and self._unread < MAX_HEAD
 
     def _is_plain(self, request: Request, headers: Mapping[bytes, bytes]) -> bool:
         """Tell whether nothing about a request needs the routes."""
@@ -325,7 +343,7 @@ class Intake(asyncio.Protocol):
         self._transport.write(response(status, kind, body, headers))
         self._used_at = self._loop.time()
         if self._leaving:
-            self._transport.close()
+            self._close()
         elif (
             self._unread or not self._transport.is_reading()
         ):  # in a step of its own: thousands may be waiting

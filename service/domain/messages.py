@@ -44,7 +44,7 @@ class Ephemeral(Message, frozen=True, tag="ephemeral", gc=False):
 
     def check_size(self) -> None:
         """Raise TooLarge unless it can be told, address by address if need be."""
-        longest = max(self.addresses, key=len)
+        longest = max(self.addresses, key=lambda address: len(_json(address)))
         if len(written(msgspec.structs.replace(self, addresses=[longest]))) > MAX_MESSAGE:
             raise TooLarge(
                 f"an ephemeral event may have {MAX_MESSAGE} bytes, its address and exclude included", "#/data"
@@ -164,6 +164,11 @@ def envelopes(
         into.append(msgspec.Raw(part))
         room -= len(part) + 1
     yield Envelope(sender, lineage, head, tuple(groups), tuple(told))
+
+
+def channel_of(identity: str, key: bytes) -> str:
+    """Return the name of a log's channel, which nobody knows who has not the key."""
+    return _seal(identity.encode(), key)
 
 
 def sealed(envelope: Envelope, key: bytes) -> str:

@@ -45,8 +45,12 @@ class PostgresNotifier(Notifier):
         lost = asyncio.Event()
         async with self._lock:
             connection = await self._link.get()
-            with translated():
-                await connection.add_listener(self._channel, lambda *args: receive(str(args[3])))
+            try:
+                with translated():
+                    await connection.add_listener(self._channel, lambda *args: receive(str(args[3])))
+            except BaseException:
+                self._link.discard()  # it may be a standby's
+                raise
             connection.add_termination_listener(lambda _: lost.set())
         ready()
         while not lost.is_set():

@@ -30,7 +30,7 @@ class RedisNotifier(Notifier):
         # By itself it would subscribe again after a cut, and not tell what was missed.
         self._redis = Redis.from_url(
             url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
+            decode_responses=True, encoding_errors="replace",  # what is no text breaks its own seal
         )  # fmt: skip
         self._channel = channel
 

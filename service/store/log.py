@@ -77,6 +77,9 @@ select l.identity, l.seal, tidings.head() as head, l.floor, date_part('epoch', c
 from tidings.log l
 """
 
+CONTROL_PAGE: Final = 1000
+"""Control entries that are read at once."""
+
 CONFIRM: Final = f"""
 select e.*, tidings.head() as head, date_part('epoch', clock_timestamp()) as now,
        coalesce((select max(id) from tidings.lineage), 0) as lineage,
@@ -88,7 +91,7 @@ left join lateral (
     select {COLUMNS} from tidings.events
     where (address, position) > ('control', $1) and (address, position) <= ('control', {FOREVER})
       and position > $1
-    order by address, position limit 1000) e on true
+    order by address, position limit {CONTROL_PAGE}) e on true
 """
 
 # An event that was put off is in the log by now, and its key says where, or it still waits.

@@ -64,7 +64,6 @@ class Courier:
         self._key = key
         self._fits = notifier.capacity - OVERHEAD
         self._handlers: dict[type[Message], Callable[[Any], None]] = {}
-        self._head = 0
         self._appended: list[bytes] = []
         self._messages: list[bytes] = []
         self._bytes = 0
@@ -77,7 +76,6 @@ class Courier:
     def committed(self, group: Group) -> None:
         """Take a group that this instance has just committed: it is for the hub, and for the others."""
         self._follower.offer(group)
-        self._head = max(self._head, group.last)
         if self.others:
             self._carry(group)
             self._due.set()
@@ -92,7 +90,6 @@ class Courier:
     def wrote(self, position: int) -> None:
         """Learn that this instance has written to the log, up to ``position``: all read it soon."""
         self._follower.wake(position)
-        self._head = max(self._head, position)
         if self.others:
             self._due.set()
 
@@ -139,8 +136,8 @@ class Courier:
         appended, self._appended = self._appended, []
         messages, self._messages = self._messages, []
         self._bytes = 0
-        head = max(self._head, self._follower.hub.position)
-        return list(envelopes(self._instance, self._follower.lineage, head, appended, messages, self._fits))
+        head, lineage = self._follower.known, self._follower.lineage
+        return list(envelopes(self._instance, lineage, head, appended, messages, self._fits))
 
     # From the others
 
@@ -199,11 +196,19 @@ class Courier:
             self._arrived.clear()
             while self._heard:
                 deadline, envelope = self._heard.popleft()
-                follower, patience = self._follower, deadline - loop.time()
-                if await follower.reached_within(envelope.head, patience) and follower.trusted:
+                if await self._caught_up(envelope, deadline - loop.time()):
                     self._hand_on(envelope)
                 else:
                     self._count("late", len(envelope.messages))
+
+    async def _caught_up(self, envelope: Envelope, patience: float) -> bool:
+        """Wait until the hub stands where an envelope was sent from; another history's is nowhere here."""
+        follower = self._follower
+        return (
+            envelope.lineage == follower.lineage
+            and await follower.reached_within(envelope.head, patience)
+            and follower.trusted
+        )
 
     def _hand_on(self, envelope: Envelope) -> None:
         for message in messages_of(envelope):

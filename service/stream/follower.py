@@ -65,6 +65,11 @@ class Follower:
         return max(self._lost, self._tail.known)
 
     @property
+    def known(self) -> int:
+        """Return how far the log is known to reach, in the history that it has now."""
+        return max(self._tail.known, self.hub.position)
+
+    @property
     def trusted(self) -> bool:
         """Tell whether the head was confirmed recently enough to write and to accept."""
         return self._loop.time() - self._confirmed < TRUSTED_FOR
@@ -163,10 +168,11 @@ class Follower:
         self._doubted = False
         connection = await link.get()
         with translated():
-            head = await store.confirm(connection, stood, self.lineage)
+            applied = max(stood, self._control.applied)
+            head = await store.confirm(connection, applied, self.lineage)
             if head.drawn < self.seen:
                 await store.keep_ahead(connection, self.seen)
-                head = await store.confirm(connection, stood, self.lineage)
+                head = await store.confirm(connection, applied, self.lineage)
         if head.lineage != self.lineage:
             self._follow_another(head)
         elif head.head < stood:
@@ -177,6 +183,10 @@ class Follower:
         self.hub.recent.trim(head.floor)
         for entry in head.control:
             self._control(self.hub, entry)
+        if len(head.control) == store.CONTROL_PAGE:
+            # There may be more revocations: nothing is trusted before all of them are applied.
+            self.doubt()
+            return
         self._tail.reaches(head.head)
         self._confirmed = asked
         self._vouched = head.head

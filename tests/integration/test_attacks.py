@@ -297,3 +297,21 @@ async def test_fuzzed_inputs_of_every_kind(start: Start, tmp_path: Path) -> None
     found = list(alarms(log, [CANARY, SECRET, ADMIN_KEY]))
     assert run.failures + found == []
     assert set(run.tried) == {"head", "body", "target", "header", "token", "frames"}
+
+
+async def test_who_upgrades_a_connection_that_was_used_before_may_be_silent_on_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As proxies do that use connections again: what bounds the next head is not for sockets."""
+    for module in ("service.api.http", "service.door"):
+        monkeypatch.setattr(f"{module}.HEAD_TIMEOUT", 0.2)
+    reader, writer = await opened(server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    await reader.readuntil(b'{"status":"alive"}')
+    writer.write(upgrade(token("alice")))
+    await reader.readuntil(b'"live"')
+    idle, waiting = await opened(server)
+    await ended(idle)  # so the time is over
+    waiting.transport.abort()
+    await server.publish("user:alice", "still there")
+    await reader.readuntil(b"still there")
+    writer.transport.abort()

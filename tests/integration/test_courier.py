@@ -5,11 +5,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
+from redis.asyncio import Redis
 
+from service.domain.errors import TooLarge
 from service.domain.messages import Closed, Envelope, Ephemeral, opened, sealed, written
 from service.store import log as store
 from service.stream import courier as couriers
+from service.stream.follower import Follower
 from tests.harness import Server, eventually
 from tests.redis import RedisServer
 
@@ -224,7 +228,7 @@ async def test_a_message_from_beyond_what_can_be_read_is_dropped(
             await asyncio.Event().wait()
 
         monkeypatch.setattr(store, "between", nothing)
-        here.service.courier._head = here.service.follower.hub.position + 5
+        monkeypatch.setattr(Follower, "known", property(lambda follower: follower.hub.position + 5))
         await whisper(here, "user:alice")
         await eventually(lambda: outcomes(there, "late") == 1)
         assert await phone.quiet() == []
@@ -246,6 +250,47 @@ async def test_nobody_else_can_tell_an_instance_anything(
         assert follower.hub.position < envelope.head
 
 
+async def test_where_the_log_went_back_nobody_is_told_of_what_was_lost(
+    two: tuple[Server, Server], db: asyncpg.Connection
+) -> None:
+    here, there = two
+    kept = await here.publish("user:alice")
+    lost = await here.publish("user:alice")
+    await there.reached(lost)
+    await db.execute("delete from tidings.events where position = $1", lost)
+    await eventually(lambda: all(s.service.follower.hub.position == kept for s in two))
+    async with await there.live("alice", after=kept) as phone:
+        await whisper(here, "user:alice", "typing")
+        await phone.until("event", event="typing")
+        assert there.service.follower.hub.position == kept
+        # Nor of what comes with words that were on their way when it happened.
+        past = Envelope(
+            "other", there.service.follower.lineage - 1, lost + 5, (), (written(Closed("a", "b", 1)),)
+        )  # type: ignore[arg-type]
+        late = outcomes(there, "late")
+        there.service.courier._take_in(past)
+        await eventually(lambda: outcomes(there, "late") > late)
+        assert there.service.follower._tail.known == kept
+
+
+async def test_what_is_no_text_is_refused_like_all_that_is_not_sealed(
+    start: Start, redis_server: RedisServer
+) -> None:
+    server = await start(redis_url=redis_server.url)
+    await eventually(lambda: listens(server))
+    channel = server.service.courier._notifier._channel
+    async with Redis.from_url(redis_server.url) as redis:
+        await redis.publish(channel, b"\xff\xfe")
+    await eventually(lambda: outcomes(server, "refused") == 1)
+
+
+def test_an_ephemeral_event_fits_by_its_bytes_not_its_characters() -> None:
+    addresses = ["user:" + "a" * 200, "user:" + "\U0001f600" * 150]
+    data = msgspec.Raw(b'"' + b"x" * 3500 + b'"')
+    with pytest.raises(TooLarge):
+        Ephemeral(addresses, "t", data, "").check_size()
+
+
 async def test_who_is_alone_tells_nobody(server: Server) -> None:
     await eventually(lambda: outcomes(server, "sent") == 1)  # that it is there
     for _ in range(20):
@@ -254,7 +299,9 @@ async def test_who_is_alone_tells_nobody(server: Server) -> None:
     assert outcomes(server, "sent") == 1
 
 
-async def test_what_a_past_history_of_the_log_says_is_not_believed(two: tuple[Server, Server]) -> None:
+async def test_what_a_past_history_of_the_log_says_is_not_believed(
+    two: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A failover began another: positions that were told before may be lost, or somebody else's now."""
     here, there = two
     follower = there.service.follower
@@ -262,7 +309,7 @@ async def test_what_a_past_history_of_the_log_says_is_not_believed(two: tuple[Se
     here.service.follower.lineage -= 1
     position = await here.publish("user:alice")
     await eventually(lambda: follower.hub.position == position)  # read, not carried
-    here.service.courier._head = position + 10
+    monkeypatch.setattr(Follower, "known", property(lambda follower: follower.hub.position + 10))
     here.service.courier._due.set()
     heard = outcomes(there, "heard")
     await eventually(lambda: outcomes(there, "heard") > heard)

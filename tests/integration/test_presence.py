@@ -525,3 +525,27 @@ async def test_stats_are_of_all_instances_and_of_each(pair: tuple[Server, Server
         assert stats["total"]["users"] == 2
         assert stats["total"]["connections"] == {"catching_up": 0, "live": 3}
         assert {each["version"] for each in stats["instances"]} == {"0.1.0"}
+
+
+async def test_who_comes_back_in_the_middle_of_its_sweep_writes_all_anew(
+    server: Server, db: asyncpg.Connection
+) -> None:
+    """It was stopped for longer than its lease; another has swept a part of what it had written."""
+    devices = [await server.live(f"user{n}") for n in range(6)]
+    presence = server.service.presence
+    await eventually(lambda: noted(db, 6))
+    async with presence._using:  # so it notes nothing
+        await db.execute("update tidings.instances set seen_at = now() - interval '1 hour'")
+        await db.execute(
+            "select tidings.note_connections("
+            "'other', 'v', 0, null, '{}', '{}', '{}', '{}', '{}', '{}', '{}', 2, 10, 2)"
+        )
+        assert await noted(db, 4)
+    await eventually(lambda: noted(db, 6))
+    for device in devices:
+        await device.close()
+
+
+async def noted(db: asyncpg.Connection, number: int) -> bool:
+    found = await db.fetchval("select count(*) from tidings.connections where gone_at is null")
+    return bool(found == number)
