@@ -42,7 +42,8 @@ class Model:
     def note(
         self, instance: str, live: dict[str, tuple[str, frozenset[str]]], gone: list[str]
     ) -> tuple[bool, set[Change]]:
-        before, known = self.present(), instance in self.seen
+        before = self.present()
+        known = instance in self.seen and self.seen[instance] > self.now - LEASE
         self.seen[instance] = self.now
         dead = {i for i, seen in self.seen.items() if seen <= self.now - LEASE}
         swept = {
