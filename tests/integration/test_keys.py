@@ -143,7 +143,8 @@ async def test_a_time_that_a_driver_takes_for_infinite_ends_no_instance(server: 
 async def test_the_last_use_is_the_latest_on_any_instance_and_outlives_a_restart(
     start: Start, database_url: str
 ) -> None:
-    async with serving(database_url=database_url) as here, serving(database_url=database_url) as elsewhere:
+    unhurried = {"database_url": database_url, "drain_timeout": 10.0}
+    async with serving(**unhurried) as here, serving(**unhurried) as elsewhere:
         made = await made_key(here)
         assert (await listed(here, made["id"]))["last_used_at"] is None
         await send(here, made["key"])
