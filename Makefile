@@ -7,10 +7,10 @@ BIN := .venv/bin
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml clients/python/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Tidings needs Python 3.11 or later") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv .venv || { echo 'Where Debian or Ubuntu keep venv apart: apt-get install python3-venv'; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ./clients/python --editable '.[dev]'
 	touch $@
 
 run: install
@@ -39,5 +39,5 @@ proof: install
 	$(BIN)/python -m proof --document
 
 .venv/bench: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ./clients/python --editable '.[bench]'
 	touch $@

@@ -1,0 +1,1 @@
+"""The Python client of Tidings: subscribe to events, and publish them."""
