@@ -167,18 +167,29 @@ def query_of(request: Request) -> dict[str, str]:
     return dict(parse_qsl(request.target.partition("?")[2], keep_blank_values=True))
 
 
-def read_query(query: dict[str, str]) -> Asked:
-    """Return what a client asks for; raises Invalid."""
+def read_query(query: dict[str, str], identity: str) -> Asked:
+    """Return what a client asks for of the log with this identity; raises Invalid."""
     ack = query.get("ack", "auto")
     if ack not in {"auto", "client"}:
         raise Invalid("ack is auto or client", "#/ack")
+    has = resumed(query.get("resume", ""), identity)
     after = query.get("after")
     return Asked(
         device=check_text(query.get("device", "default"), 128, "#/device"),
-        after=None if after is None else position_of(after, "#/after"),
+        after=has if after is None else position_of(after, "#/after"),
+        has=has or 0,
         manual=ack == "client",
         presence=query.get("presence") in {"1", "true"},
     )
+
+
+def resumed(text: str, identity: str) -> int | None:
+    """Return the position in ``<log>:<position>``, or None where that is of another log; raises Invalid."""
+    if not text:
+        return None
+    log_id, _, position = text.rpartition(":")
+    at = position_of(position, "#/resume")
+    return at if log_id == identity else None
 
 
 def position_of(text: str, pointer: str) -> int:

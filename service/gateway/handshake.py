@@ -61,7 +61,7 @@ class Handshake(Entrance):
             raise NotFound("the WebSocket is at " + PATH)
         query = query_of(request)
         token = self._credentials(request.headers, query, _offered_token(upgrade))
-        await self._admit(token, read_query(query))
+        await self._admit(token, read_query(query, self._gateway.identity))
 
     def _accept(self) -> bytes:
         upgrade = cast("Upgrade", self._upgrade)

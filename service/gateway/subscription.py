@@ -42,7 +42,7 @@ class Subscription(Entrance):
         self._request_id = given if is_sound_id(given) else uuid4().hex
         query = query_of(request)
         token = self._credentials(request.headers, query)
-        asked = read_query(query)._replace(manual=True)
+        asked = read_query(query, self._gateway.identity)._replace(manual=True)
         if last := header(request.headers, b"last-event-id"):
             position = position_of(last, "#/Last-Event-ID")
             asked = asked._replace(after=position, has=position)

@@ -3,8 +3,11 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from uuid import uuid4
 
 import asyncpg
+import pytest
+from websockets.exceptions import InvalidStatus
 
 from service.domain.events import Draft, Unit
 from tests.harness import Device, Server, eventually, serving
@@ -96,6 +99,33 @@ async def test_after_gives_exactly_the_rest(server: Server) -> None:
         assert positions(phone) == sent[3:]
     async with await server.live("alice", after=sent[0], device="other") as other:
         assert positions(other) == sent[1:]
+
+
+async def test_resume_gives_exactly_the_rest_and_acknowledges_what_was_before(
+    server: Server, db: asyncpg.Connection
+) -> None:
+    sent = [await server.publish("user:alice", data=n) for n in range(4)]
+    async with await server.live("alice", ack="client") as phone:
+        log = phone.frames[0]["log"]
+    async with await server.live("alice", ack="client", resume=f"{log}:{sent[1]}") as phone:
+        assert positions(phone) == sent[2:]
+    await eventually(lambda: _at(db, "alice", sent[1]))
+    held = (await server.http.get(f"/v1/events/{sent[1]}/deliveries")).json()["data"]
+    assert [each["state"] for each in held] == ["received"]
+    async with await server.live("alice", resume=f"{log}:{sent[1]}", after=sent[2]) as phone:
+        assert positions(phone) == sent[3:]
+
+
+async def test_a_position_of_another_log_counts_for_nothing(server: Server, db: asyncpg.Connection) -> None:
+    sent = [await server.publish("user:alice", data=n) for n in range(3)]
+    for other in (uuid4(), "", ":"):
+        async with await server.live("alice", ack="client", resume=f"{other}:{sent[1]}") as phone:
+            assert positions(phone) == sent
+    assert await cursor_of(db, "alice") == 0
+    for wrong in ("x", "a:-1", f"a:{10**17}", "a:"):
+        with pytest.raises(InvalidStatus) as refused:
+            await server.device("alice", resume=wrong)
+        assert refused.value.response.status_code == 422
 
 
 async def test_devices_of_one_user_have_backlogs_of_their_own(server: Server, db: asyncpg.Connection) -> None:

@@ -159,6 +159,15 @@ async def test_last_event_id_gives_exactly_the_rest_and_is_an_acknowledgement(
     assert await cursor_of(db, "alice") == sent[2]
 
 
+async def test_a_stream_resumes_by_its_log_and_position(server: Server, db: asyncpg.Connection) -> None:
+    sent = [await server.publish("user:alice", data=n) for n in range(3)]
+    async with await listening(server, "alice") as source:
+        log = source.frames[0]["log"]
+    async with await listening(server, "alice", resume=f"{log}:{sent[1]}") as again:
+        assert again.positions == sent[2:]
+        await stored(db, sent[1])
+
+
 async def test_what_was_acknowledged_by_coming_back_has_been_received(server: Server) -> None:
     async with await listening(server, "alice") as source:
         sent = await server.publish("user:alice")
