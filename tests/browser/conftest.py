@@ -38,6 +38,7 @@ async def visit(chromium: Browser, complaints: list[str]) -> Visit:
     async def visit_page(url: str, *, beside: Page | None = None, **options: Any) -> Page:
         context = await chromium.new_context(**options) if beside is None else beside.context
         context.set_default_timeout(PATIENCE)
+        await context.route("**/favicon.ico", lambda route: route.fulfill(status=204))
         page = await context.new_page()
 
         def hear(message: ConsoleMessage) -> None:

@@ -8,7 +8,7 @@ async def test_a_bare_websocket_that_never_sends_a_byte_gets_exactly_what_it_mis
     server: Server, visit: Visit
 ) -> None:
     """Its pongs, which the browser sends by itself, have moved the cursor."""
-    page = await visit("about:blank")
+    page = await visit(f"{server.url}/healthz")
     listen = """(url) => {
         window.live = false
         window.socket = new WebSocket(url)
