@@ -33,6 +33,7 @@ def fill_in(environment: MutableMapping[str, str]) -> None:
         "TIDINGS_DATA_DIR": str(data_dir),
         "TIDINGS_METRICS_PUBLIC": "1",
         "TIDINGS_DEV": "1",
+        "TIDINGS_DRAIN_TIMEOUT": "1",
         **_ensure_secrets(data_dir),
     }
     if any(name in given for name in _KEYS):

@@ -107,6 +107,10 @@ class Connection(Receiver, asyncio.Protocol):
         """Tell, once a heartbeat, whether bytes have drained out since it was last asked."""
 
     @abstractmethod
+    def send_away(self, farewell: Farewell) -> None:
+        """Let the client find another place, and leave when it has one, where it is able to."""
+
+    @abstractmethod
     def say_last(self, farewell: Farewell) -> None:
         """Write why this is the end, and what has to come after that."""
 
@@ -140,20 +144,22 @@ class Connection(Receiver, asyncio.Protocol):
         if transport is not None and transport.get_write_buffer_size() < bound:
             transport.write(self.encoded(frames))
 
-    def end(
-        self, code: int, reason: str, *, reconnect: bool = False, retry_after_ms: int | None = None
-    ) -> None:
+    def end(self, code: int, reason: str, *, reconnect: bool = False) -> None:
         """Say why, close, and be gone."""
+        self.end_with(Farewell(code, reason, reconnect))
+
+    def end_with(self, farewell: Farewell) -> None:
+        """Say this, close, and be gone."""
         if self.state is State.CLOSED:
             return
-        self.gateway.closed(self, code, reason)
+        self.gateway.closed(self, farewell.code, farewell.reason)
         if self.transport is None:
             return
         if self.paused:
             # Its peer does not read, so it cannot be told; what lies in the buffer is not sent either.
             self.transport.abort()
             return
-        self.say_last(Farewell(code, reason, reconnect, retry_after_ms))
+        self.say_last(farewell)
         self.abort_soon()
 
     def abort_soon(self) -> None:

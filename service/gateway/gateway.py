@@ -6,6 +6,7 @@ import random
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
 from service.auth.tokens import TokenVerifier
@@ -14,7 +15,7 @@ from service.domain.claims import Claims
 from service.domain.commands import AnyCommand
 from service.domain.delivery import Session, State
 from service.domain.errors import Forbidden, Revoked, Unavailable
-from service.domain.frames import frame, gap_frame
+from service.domain.frames import Farewell, frame, gap_frame
 from service.domain.recent import Gap
 from service.domain.revocations import Revocations
 from service.domain.sse import Messages
@@ -87,6 +88,7 @@ class Gateway:
         self.count = 0
         self.leaving = False
         self.draining = False
+        self._emptied = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, connection: Connection, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -160,6 +162,8 @@ class Gateway:
         """Let go of a connection that was admitted, opened or not."""
         if connection.state is not State.CLOSED:
             self.count -= 1
+            if self.draining and not self.count:
+                self._emptied.set()
         self.hub.unregister(connection)
 
     def open(
@@ -252,22 +256,45 @@ class Gateway:
         })  # fmt: skip
 
     async def drain(self, grace: float, window: float) -> None:
-        """Be unready for ``grace`` seconds, then send everyone away, to come back within ``window``."""
+        """Be unready for ``grace`` seconds, then send everyone away, to come back within ``window``.
+
+        A socket is left open for a tenth of the window longer than its client is told to wait: so that
+        it can be connected elsewhere before it lets go here.
+        """
         self.leaving = True
         await asyncio.sleep(grace)
         self.draining = True
+        if not self.count:
+            self._emptied.set()
+        overlap = window / 10
+        begun = asyncio.get_running_loop().time()
+        told = []
         for connection in list(self.hub):
             if isinstance(connection, Connection):
-                pause = random.randrange(int(window * 1000) + 1)  # noqa: S311 - spreads load, hides nothing
-                connection.end(1012, "the server is restarting", reconnect=True, retry_after_ms=pause)
+                pause = random.uniform(0, window - overlap)  # noqa: S311 - spreads load, hides nothing
+                connection.send_away(_restarting(pause))
+                told.append((begun + pause + overlap, connection))
+        for due, connection in sorted(told, key=itemgetter(0)):
+            await self._gone_by(due)
+            connection.end_with(_restarting(0))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=window)
+
+    async def _gone_by(self, due: float) -> None:
+        """Wait until then, or until nobody is left."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(due):
+                await self._emptied.wait()
 
     async def close(self) -> None:
         """End what is still running."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _restarting(pause: float) -> Farewell:
+    return Farewell(1012, "the server is restarting", reconnect=True, retry_after_ms=round(pause * 1000))
 
 
 def _place(asked: Asked, session: Session, waiting: int = 0) -> tuple[int, Gap | None]:

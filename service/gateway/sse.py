@@ -71,6 +71,10 @@ class EventStream(Connection):
         before, self.arrived = self.arrived, self.total - outstanding
         return not outstanding or self.arrived > before
 
+    def send_away(self, farewell: Farewell) -> None:
+        """End: an EventSource asks for the next stream once this one has ended, and not before."""
+        self.end_with(farewell)
+
     def say_last(self, farewell: Farewell) -> None:
         """Write ``disconnect``, and let the end of the response follow."""
         transport = cast("asyncio.Transport", self.transport)

@@ -65,6 +65,10 @@ class WebSocket(Connection):
         less, self.unconfirmed = unconfirmed < self.unconfirmed, unconfirmed
         return less
 
+    def send_away(self, farewell: Farewell) -> None:
+        """Write ``disconnect`` ahead of the end."""
+        self.notify(text_frame(farewell.frame()))
+
     def say_last(self, farewell: Farewell) -> None:
         """Write ``disconnect`` and Close."""
         self.write(text_frame(farewell.frame()) + close_frame(farewell.code, farewell.reason))

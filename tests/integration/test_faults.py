@@ -214,7 +214,7 @@ async def separate(database_url: str) -> AsyncIterator[tuple[asyncio.subprocess.
     """An instance in a process of its own, and its URL."""
     environment = {
         "PATH": "/usr/bin:/bin", "TIDINGS_DATABASE_URL": database_url, "TIDINGS_JWT_SECRET": SECRET,
-        "TIDINGS_ADMIN_KEY": ADMIN_KEY, "TIDINGS_LOG_FORMAT": "human",
+        "TIDINGS_ADMIN_KEY": ADMIN_KEY, "TIDINGS_LOG_FORMAT": "human", "TIDINGS_DRAIN_TIMEOUT": "2",
     }  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "service", "serve", "--port", "0", cwd=Path(__file__).parents[2],

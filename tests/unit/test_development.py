@@ -39,6 +39,7 @@ def test_it_overrides_nothing(tmp_path: Path) -> None:
         "admin_key": "mine" * 10,
         "metrics_public": "0",
         "dev": "0",
+        "drain_timeout": "7",
     }
     assert filled(**given) == {f"TIDINGS_{name.upper()}": value for name, value in given.items()}
 
