@@ -13,6 +13,7 @@ from service.api import (
     audit,
     devices,
     events,
+    history,
     inbox,
     keys,
     operations,
@@ -55,8 +56,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     # A user's id may have slashes in it: what stands below a user is asked for before the user.
     for part in (
-        admin, keys, audit, receipts, recalls, scheduled, rooms, inbox, acks, devices, tokens, operations,
-        users,
+        admin, keys, audit, history, receipts, recalls, scheduled, rooms, inbox, acks, devices, tokens,
+        operations, users,
     ):  # fmt: skip
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES

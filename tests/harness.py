@@ -24,7 +24,8 @@ from tests import contract
 
 SECRET = "a secret for tests that has more than 32 bytes"
 ADMIN_KEY = "an admin key for tests, of some length"
-PATIENCE = 10.0
+PATIENCE = 30.0
+"""Seconds that anything may take: only a failure takes them."""
 
 Frame = dict[str, Any]
 
