@@ -49,7 +49,7 @@ async def test_the_page_for_curl(server: Server) -> None:
     send, retry = blocks(PAGE, "sh", "## Send")
     watch, work = (block.removeprefix("timeout 2 ") for block in blocks(PAGE, "sh", "## Receive with curl"))
 
-    status, printed = await run("\n".join(["set -e", token, ask, send, retry, retry]), server)
+    status, printed = await run(f"set -e\n{token}{ask}{send}{retry}{retry}", server)
     assert status == 0, printed
     assert '"unread":0' in printed
     # What has an Idempotency-Key is sent once.
