@@ -2,23 +2,19 @@
 
 import asyncio
 import os
-import shutil
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 from tests.clients.pages import ROOT
 
 PACKAGE = ROOT / "clients/js"
-COMPILED = ROOT / "service/web/static/client"
 
 
 def install(folder: Path) -> Path:
     """Make a folder in which `tidings-client`, and what it is developed with, can be imported; return it."""
     modules = folder / "node_modules"
-    package = modules / "tidings-client"
-    package.mkdir(parents=True)
-    shutil.copy(PACKAGE / "package.json", package)
-    (package / "dist").symlink_to(COMPILED)
+    modules.mkdir()
+    (modules / "tidings-client").symlink_to(PACKAGE)
     for module in (PACKAGE / "node_modules").iterdir():
         (modules / module.name).symlink_to(module)
     return folder

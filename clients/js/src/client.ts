@@ -289,8 +289,8 @@ export class Client implements Tidings {
     }
     const query = new URLSearchParams({ device: this.device!, ack: 'client' })
     const resume = this.#backlog.resume(this.#clock.user, this.user)
-    if (resume) query.set('resume', resume)
-    if (this.#options.presence) query.set('presence', '1')
+    if (resume) query.append('resume', resume)
+    if (this.#options.presence) query.append('presence', '1')
     return { url: this.#url, token: this.#token, query }
   }
 
@@ -540,7 +540,7 @@ export class Client implements Tidings {
 
   #attend(how: 'addEventListener' | 'removeEventListener'): void {
     globalThis.document?.[how]('visibilitychange', this.#wake)
-    for (const name of ['online', 'pageshow']) globalThis.window?.[how](name, this.#wake)
+    for (const name of ['online', 'pageshow']) globalThis.window?.[how]?.(name, this.#wake) // React Native's window has none of it
   }
 
   // Saying
