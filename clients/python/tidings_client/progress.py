@@ -77,7 +77,7 @@ class Arrivals:
             self._received = frame["to"]
             return True
         position = frame.get("position")
-        if position is None or frame["type"] == "live":
+        if position is None or frame["type"] in {"live", "welcome"}:
             return True
         if position <= self._received:
             return False
