@@ -25,8 +25,10 @@ class Peer:
         self._heard = asyncio.Condition()
         assert socket.request is not None
         self.query = dict(parse_qsl(urlsplit(socket.request.path).query))
-        offered = socket.request.headers["Sec-WebSocket-Protocol"].split(", ")
-        self.token = next((each.removeprefix("bearer.") for each in offered if each.startswith("bearer.")), None)
+        offered = socket.request.headers["Sec-WebSocket-Protocol"].replace(" ", "").split(",")
+        self.token = next(
+            (each.removeprefix("bearer.") for each in offered if each.startswith("bearer.")), None
+        )
         self.at = asyncio.get_running_loop().time()
 
     async def listen(self) -> None:
@@ -47,7 +49,9 @@ class Peer:
             time="2026-01-01T00:00:00.000Z",
         )  # fmt: skip
 
-    async def welcome(self, position: int = 0, *, log: str = LOG, user: str = "alice", head: int = 1000) -> None:
+    async def welcome(
+        self, position: int = 0, *, log: str = LOG, user: str = "alice", head: int = 1000
+    ) -> None:
         await self.send(
             "welcome", user=user, device="test", connection="c", log=log, position=position, head=head,
             heartbeat=25.0, rooms=[],
@@ -57,7 +61,9 @@ class Peer:
         """Wait until the client has said so; return the last frame that does."""
 
         def said() -> list[Frame]:
-            return [f for f in self.heard if f["type"] == kind and all(f.get(k) == v for k, v in fields.items())]
+            return [
+                f for f in self.heard if f["type"] == kind and all(f.get(k) == v for k, v in fields.items())
+            ]
 
         async with asyncio.timeout(PATIENCE), self._heard:
             await self._heard.wait_for(lambda: len(said()) >= count)

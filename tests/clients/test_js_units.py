@@ -18,8 +18,8 @@ import { connect, TidingsError, type Tidings, type TidingsEvent } from 'tidings-
 import { sse } from 'tidings-client/sse'
 import { useEvent, useTidings, useTidingsState } from 'tidings-client/react'
 
-const tidings: Tidings = connect({ url: 'https://push.example', getToken: async () => 'token', fallback: sse() })
-const off: () => void = tidings.on('order.*', async ({ data, position }: TidingsEvent) => void [data, position])
+const tidings: Tidings = connect({ url: 'https://push.example', getToken: async () => 'jwt', fallback: sse() })
+const off: () => void = tidings.on('order.*', async ({ data, time }: TidingsEvent) => void [data, time])
 tidings.watch('gap', ({ from, to, reason }) => void [from + to, reason === 'retention'])
 tidings.watch('read', ({ unread }) => void (unread + 1))
 tidings.watch('error', (error) => error instanceof TidingsError && error.retryAfterMs)
@@ -85,7 +85,9 @@ def test_the_core_is_small(node: str) -> None:
 def test_the_package_is_whole(node: str, tmp_path: Path) -> None:
     """Packed, put where a consumer has it, and used: with TypeScript, and by plain Node."""
     npm = str(Path(node).with_name("npm"))
-    packed = json.loads(command(node, npm, "pack", "--json", "--ignore-scripts", "--pack-destination", tmp_path))
+    packed = json.loads(
+        command(node, npm, "pack", "--json", "--ignore-scripts", "--pack-destination", tmp_path)
+    )
     listing = packed[0] if isinstance(packed, list) else packed["tidings-client"]
     names = {entry["path"] for entry in listing["files"]}
     exports = json.loads((PACKAGE / "package.json").read_text())["exports"].values()
@@ -104,8 +106,8 @@ def test_the_package_is_whole(node: str, tmp_path: Path) -> None:
     for resolution in ("bundler", "nodenext"):
         module = "nodenext" if resolution == "nodenext" else "es2022"
         tsc(
-            node, "--noEmit", "--strict", "--target", "es2022", "--module", module, "--moduleResolution", resolution,
-            "consumer.ts", cwd=tmp_path,
+            node, "--noEmit", "--strict", "--target", "es2022", "--module", module,
+            "--moduleResolution", resolution, "consumer.ts", cwd=tmp_path,
         )  # fmt: skip
     (tmp_path / "plain.mjs").write_text(PLAIN)
     command(node, node, "plain.mjs", cwd=tmp_path)

@@ -234,7 +234,7 @@ export class Client implements Tidings {
   /** Whether the server can be reached, where it is not known why no socket came about. */
   async #isAnswered(): Promise<boolean> {
     if (!this.#blocked || !this.#options.fallback) return false
-    return fetch(`${this.#url}/healthz`).then(({ ok }) => ok, () => false)
+    return fetch(`${this.#url}/healthz`, { signal: AbortSignal.timeout(5_000) }).then(({ ok }) => ok, () => false)
   }
 
   /** Goes on with a newer token on the same connection; where there is none, the next attempt gets one. */

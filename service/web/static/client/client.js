@@ -221,7 +221,7 @@ export class Client {
     async #isAnswered() {
         if (!this.#blocked || !this.#options.fallback)
             return false;
-        return fetch(`${this.#url}/healthz`).then(({ ok }) => ok, () => false);
+        return fetch(`${this.#url}/healthz`, { signal: AbortSignal.timeout(5_000) }).then(({ ok }) => ok, () => false);
     }
     /** Goes on with a newer token on the same connection; where there is none, the next attempt gets one. */
     async #refresh(failures) {
