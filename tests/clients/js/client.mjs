@@ -28,6 +28,11 @@ function getToken() {
   return token
 }
 
+if (given.page) {
+  globalThis.window = new EventTarget()
+  globalThis.document = new EventTarget()
+}
+
 const options = { device: 'test', backoff: { min: 5, max: 50 }, ...given.options }
 if (tokens) options.getToken = getToken
 if (given.file) options.store = fileStore(given.file)
@@ -57,6 +62,10 @@ const doing = {
   throwing: (pattern) => { tidings.on(pattern, () => { throw new Error('a handler threw') }) },
   hold: () => { gate = new Promise((resolve) => { open = resolve }) },
   release: () => { gate = undefined; open?.() },
+  happens(name, more) {
+    Object.assign(document, more)
+    for (const target of [window, document]) target.dispatchEvent(new Event(name))
+  },
   setTokens: (...given) => { tokens = given },
   async take(count) {
     const taken = []
