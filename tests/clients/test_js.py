@@ -45,7 +45,10 @@ def handled(script: Script) -> list[Any]:
 
 
 async def cut_at_random(server: Server, link: Proxy, script: Script, *, cuts: int, each: int) -> None:
-    """Send ``each`` events for each cut, and see that every one is handled once, and in order."""
+    """Send ``each`` events for each cut, and see that every one is handled once, and in order.
+
+    The handler is about as slow as they come: at some cuts all has been handled, at others much waits.
+    """
     for n in range(cuts):
         await eventually(lambda: len(link))
         sending = asyncio.create_task(send(server, *range(n * each, (n + 1) * each)))
@@ -83,13 +86,13 @@ async def test_the_websocket_of_the_platform_will_do(server: Server, run: Run) -
 
 async def test_two_hundred_cuts_and_ten_thousand_events(server: Server, run: Run) -> None:
     async with link_to(server) as link:
-        script = await run(options={"url": by(link), "token": token("alice")})
+        script = await run(options={"url": by(link), "token": token("alice")}, slow=4)
         await cut_at_random(server, link, script, cuts=200, each=50)
 
 
 async def test_a_stream_of_server_sent_events_is_cut(server: Server, run: Run) -> None:
     async with link_to(server) as link:
-        script = await run(options={"url": by(link), "token": token("alice")}, sse="transport")
+        script = await run(options={"url": by(link), "token": token("alice")}, slow=4, sse="transport")
         await cut_at_random(server, link, script, cuts=50, each=50)
 
 

@@ -51,7 +51,7 @@ let open
 async function handle(event) {
   say('event', event)
   if (given.log) appendFileSync(given.log, `${event.data}\n`)
-  if (given.slow) await new Promise((resolve) => setTimeout(resolve, given.slow))
+  if (event.data % 4 === 0 && given.slow) await new Promise((resolve) => setTimeout(resolve, given.slow))
   await gate
 }
 if (!given.deaf) tidings.on(given.on ?? '*', handle)
