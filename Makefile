@@ -17,7 +17,7 @@ run: install
 	$(BIN)/tidings serve --dev
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check
