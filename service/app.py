@@ -13,6 +13,7 @@ from service.api import (
     audit,
     devices,
     events,
+    history,
     inbox,
     keys,
     operations,
@@ -27,6 +28,7 @@ from service.api import (
 from service.api.description import describe
 from service.api.middleware import RequestId
 from service.settings import Settings, load
+from service.web.pages import pages
 from service.wiring import running
 
 VERSION: Final = "0.1.0"
@@ -55,11 +57,12 @@ def create_app(settings: Settings) -> FastAPI:
     )
     # A user's id may have slashes in it: what stands below a user is asked for before the user.
     for part in (
-        admin, keys, audit, receipts, recalls, scheduled, rooms, inbox, acks, devices, tokens, operations,
-        users,
+        admin, keys, audit, history, receipts, recalls, scheduled, rooms, inbox, acks, devices, tokens,
+        operations, users,
     ):  # fmt: skip
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
+    app.router.routes += pages(settings)
     problems.install(app)
     app.add_middleware(
         CORSMiddleware,

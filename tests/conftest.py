@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -38,9 +39,15 @@ def postgres() -> Iterator[str]:
         yield given
         return
     # Not pytest's own folder: it keeps three of those, and another run would delete this one.
-    with TemporaryDirectory(prefix="tidings-test-") as folder:
+    with TemporaryDirectory(prefix="tidings-test-", dir=_in_memory()) as folder:
         yield embedded.start(Path(folder))
         embedded.stop(Path(folder))
+
+
+def _in_memory() -> str | None:
+    """Return a folder in memory, if there is room: no disk then makes a commit wait."""
+    folder = Path("/dev/shm")
+    return str(folder) if folder.is_dir() and shutil.disk_usage(folder).free > 4 * 2**30 else None
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,11 @@
 """A real server in this process, and clients that talk to it over real sockets."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
@@ -24,7 +25,8 @@ from tests import contract
 
 SECRET = "a secret for tests that has more than 32 bytes"
 ADMIN_KEY = "an admin key for tests, of some length"
-PATIENCE = 10.0
+PATIENCE = 30.0
+"""Seconds that anything may take: only a failure takes them."""
 
 Frame = dict[str, Any]
 
@@ -164,6 +166,22 @@ async def eventually(condition: Callable[[], Any], patience: float = PATIENCE) -
             await asyncio.sleep(0.005)
 
 
+class Uvicorn(uvicorn.Server):
+    """Stops when it is told, and not only at its next look."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stop = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        ticks = itertools.count()
+        while not self.stop.is_set():
+            await self.on_tick(next(ticks))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await self.stop.wait()
+
+
 @asynccontextmanager
 async def serving(*, keep_alive: float = 5, **settings: Any) -> AsyncIterator[Server]:
     """Run the service under a real uvicorn on a free port, with intervals short enough for tests."""
@@ -176,7 +194,7 @@ async def serving(*, keep_alive: float = 5, **settings: Any) -> AsyncIterator[Se
         app, port=0, http=Door, ws=Handshake, lifespan="on", log_config=None, access_log=False,
         timeout_graceful_shutdown=2, timeout_keep_alive=keep_alive,
     )  # fmt: skip
-    uvicorn_server = uvicorn.Server(config)
+    uvicorn_server = Uvicorn(config)
     # Signals are pytest's here.
     task = asyncio.create_task(uvicorn_server._serve())
     await eventually(lambda: uvicorn_server.started or task.done())
@@ -192,5 +210,5 @@ async def serving(*, keep_alive: float = 5, **settings: Any) -> AsyncIterator[Se
         try:
             await parts["drain"]()
         finally:
-            uvicorn_server.should_exit = True
+            uvicorn_server.stop.set()
             await task

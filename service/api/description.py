@@ -144,7 +144,9 @@ def describe(app: FastAPI) -> Schema:
         servers=list(SERVERS), license_info={"name": "MIT", "identifier": "MIT"},
     )  # fmt: skip
     known = _well_named({"paths": made["paths"], "schemas": made["components"]["schemas"]})
-    paths = publishing.paths() | known["paths"]
+    paths = publishing.paths()
+    for path, operations in known["paths"].items():
+        paths[path] = paths.get(path, {}) | operations
     for path, operations in paths.items():
         for operation in operations.values():
             _complete(path, operation)

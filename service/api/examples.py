@@ -151,6 +151,7 @@ ANSWERED: Final[dict[str, Examples]] = {
         "subject": _KEY["id"], "request_id": "fdd3d178ea789cd148c31672d0477efe",
         "detail": {"overlap": 43200},
     }, next_cursor="5")},
+    "listEvents": {"page": _page({**_ENTRY, "recalled": 9}, next_cursor="7")},
     "listRoomEvents": {"page": _page(_ENTRY, next_cursor="7")},
     "revoke": {"one": _CLOSED},
     "listRevocations": {"page": _page(_REVOCATION)},

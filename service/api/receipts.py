@@ -1,7 +1,6 @@
 """One event: what it is, who has it, and for who published it, who had it first."""
 
 import math
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -12,14 +11,14 @@ from starlette.types import Scope
 
 from service.api import fields
 from service.api.access import KeyFirst, Reader
+from service.api.history import EventDetail
 from service.api.ingest import BATCH
 from service.api.lists import After, Limit, Page, listed
-from service.api.rooms import Event
 from service.api.service import InService, Service
 from service.auth.keys import ApiKey
 from service.domain.errors import Invalid, NotFound
 from service.domain.events import Entry
-from service.domain.frames import event_detail, timestamp
+from service.domain.frames import event_detail
 from service.domain.recent import FOREVER
 from service.store import log, receipts
 from service.stream.receipts import MAX_SECONDS
@@ -36,14 +35,6 @@ class OfEvents(KeyFirst):
 router = APIRouter(tags=["events"], route_class=OfEvents)
 
 Position = Annotated[int, Path(ge=1, lt=FOREVER, examples=[7])]
-
-
-class EventDetail(Event):
-    """An event with what pages need not say; `recalled` is the position at which it was taken back."""
-
-    recalled: fields.Position | None = None
-    expires_at: datetime | None = None
-    collapse_key: str | None = None
 
 
 class Delivery(BaseModel):
@@ -120,10 +111,7 @@ async def with_first_receipt(service: Service, answer: bytes, seconds: float) ->
 async def event(position: Position, key: Reader, service: InService) -> Response:
     """Read one event."""
     entry, recalled = await _found(position, key, service)
-    expires_at = None
-    if entry.expires_at is not None:
-        expires_at = timestamp(datetime.fromtimestamp(entry.expires_at, UTC))
-    return Response(event_detail(entry, recalled, expires_at), media_type="application/json")
+    return Response(event_detail(entry, recalled), media_type="application/json")
 
 
 @router.get(

@@ -72,8 +72,12 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
     def reach(self, address: str) -> None:
         """Raise Forbidden unless ``address`` is within what the key is limited to."""
-        if self.addresses is not None and not self.addresses.match(address):
+        if not self.reaches(address):
             raise Forbidden("the key is limited to other addresses")
+
+    def reaches(self, address: str) -> bool:
+        """Tell whether ``address`` is within what the key is limited to."""
+        return self.addresses is None or self.addresses.match(address)
 
     def may_grant(self, addresses: Iterable[str]) -> None:
         """Raise Forbidden where a client would reach an address or pattern that the key itself does not."""

@@ -121,11 +121,21 @@ class _EventDetail(_Event, gc=False):
     collapse_key: str | None = None
 
 
-def event_detail(entry: Entry, recalled: int | None, expires_at: str | None) -> bytes:
-    """Return one event as pages show it, and what pages need not say."""
+def event_detail(entry: Entry, recalled: int | None) -> bytes:
+    """Return one event as pages show it, and what most pages need not say."""
+    return _text(_detailed(entry, recalled))
+
+
+def event_details(found: Iterable[tuple[Entry, int | None]], next_cursor: str | None) -> bytes:
+    """Return a page of events in all detail, each with where it was taken back."""
+    return _list([_detailed(entry, recalled) for entry, recalled in found], next_cursor)
+
+
+def _detailed(entry: Entry, recalled: int | None) -> _Event:
+    expires_at = entry.expires_at and timestamp(datetime.fromtimestamp(entry.expires_at, UTC))
     shown = _shown(_EventDetail, entry)
     fields = {"recalled": recalled, "expires_at": expires_at, "collapse_key": entry.collapse_key}
-    return _text(msgspec.structs.replace(shown, **fields))
+    return msgspec.structs.replace(shown, **fields)
 
 
 def gap_frame(gap: Gap) -> bytes:

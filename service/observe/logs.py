@@ -110,6 +110,38 @@ class Json(Redacting):
         return json.dumps({**line, **extra}, default=str)
 
 
+class Calm(logging.Filter):
+    """Lets a warning through once in so many seconds, and then says how many there were since.
+
+    While the database is away, each part of the service warns of it at each of its attempts. What is told
+    of a request is always told.
+    """
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._last: dict[tuple[str, int], tuple[str, float, int]] = {}
+        """For each place in the code: its last warning, when it was let through, and how many more came."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the line is to be written."""
+        if record.levelno != logging.WARNING or hasattr(record, "request_id"):
+            return True
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - the handler tells of it
+            return True
+        place = record.pathname, record.lineno
+        before, since, more = self._last.get(place, ("", 0.0, 0))
+        if message == before and record.created - since < self._seconds:
+            self._last[place] = before, since, more + 1
+            return False
+        if message == before and more:
+            record.repeated = more
+        self._last[place] = message, record.created, 0
+        return True
+
+
 class Lines(logging.StreamHandler[TextIO]):
     """Writes lines; what cannot be rendered is told without showing it."""
 
@@ -134,6 +166,7 @@ def configure(
     handler = Lines(stream)
     handler.setFormatter((Human if human else Json)(secrets))
     handler.addFilter(mark)
+    handler.addFilter(Calm())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)

@@ -16,6 +16,9 @@ from service.domain.recent import FOREVER, Gap, Interval, Page
 from service.domain.revocations import Revocation
 from service.store.database import one
 
+LOOKED_AT: Final = 1000
+"""Entries that a page of the newest events looks at."""
+
 # In the order of an entry's fields. A float is read in a sixth of the time of a timestamptz.
 COLUMNS: Final = (
     "position, kind, address, type, data, date_part('epoch', time) as time, lead, id, sender, exclude,"
@@ -124,6 +127,19 @@ EVENT: Final = f"""
 select {COLUMNS}, e.recalled, l.floor from tidings.log l
 left join tidings.events e
     on e.position = $1 and e.kind = 'event' and e.address <> 'erased' and e.position > l.floor
+"""
+
+NEWEST: Final = f"""
+with looked as (
+    select min(p.position) as upto, count(*) as entries from (
+        select position from tidings.events
+        where position < $1 and position > (select l.floor from tidings.log l)
+        order by position desc limit $2) p)
+select e.*, looked.upto, looked.entries from looked left join lateral (
+    select {COLUMNS}, recalled from tidings.events
+    where position >= looked.upto and position < $1 and kind = 'event' and address <> 'erased'
+      and (address = $3 or starts_with(address, $4)) and (type = $5 or starts_with(type, $6))
+    order by position desc limit $7) e on true
 """
 
 AT: Final = f"select {COLUMNS} from tidings.events where position = any ($1::bigint[])"
@@ -250,6 +266,28 @@ async def room_events(
     statement = ROOM_EVENTS.format(order="desc" if newest else "asc")
     rows = await connection.fetch(statement, f"room:{room}", after, before, limit)
     return entries_of(rows)
+
+
+class Newest(NamedTuple):
+    """Events, newest first, each with where it was taken back; ``rest`` is what the others come before."""
+
+    found: list[tuple[Entry, int | None]]
+    rest: int | None
+
+
+async def newest(connection: asyncpg.Connection, before: int, to: str, about: str, limit: int) -> Newest:
+    """Read events before a position, whose address and type match these patterns."""
+    rows = await connection.fetch(
+        NEWEST, before, LOOKED_AT, *_exact_or_prefix(to), *_exact_or_prefix(about), limit
+    )
+    found = [(entry, row["recalled"]) for entry, row in zip(entries_of(rows), rows, strict=False)]
+    if len(found) == limit:
+        return Newest(found, found[-1][0].position)
+    return Newest(found, rows[0]["upto"] if rows[0]["entries"] == LOOKED_AT else None)
+
+
+def _exact_or_prefix(pattern: str) -> tuple[str | None, str | None]:
+    return (None, pattern[:-1]) if pattern.endswith("*") else (pattern, None)
 
 
 async def originals(connection: asyncpg.Connection, outcomes: Sequence[Outcome]) -> list[list[Original]]:

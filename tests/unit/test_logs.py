@@ -183,6 +183,27 @@ def test_a_line_that_cannot_be_rendered_shows_nothing_of_it(
     assert CANARY not in stream.getvalue() + "".join(capsys.readouterr())
 
 
+def test_a_warning_that_comes_again_and_again_is_written_once_in_ten_seconds() -> None:
+    stream = configured("json")
+
+    def warn(at: float, error: str, level: int = logging.WARNING) -> None:
+        record = logging.LogRecord("tidings.x", level, "x.py", 7, "away: %s", (error,), None)
+        record.created = at
+        logging.getLogger().handle(record)
+
+    for at in (0.0, 0.2, 9.9, 10.0, 10.1):
+        warn(at, "refused")
+    warn(11, "another error")
+    warn(12, "refused")
+    for at in (13, 14):
+        warn(at, "an error is always written", logging.ERROR)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["message"].removeprefix("away: "), line.get("repeated")) for line in lines] == [
+        ("refused", None), ("refused", 2), ("another error", None), ("refused", None),
+        *[("an error is always written", None)] * 2,
+    ]  # fmt: skip
+
+
 def test_auto_is_human_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     for terminal, kind in ((True, logs.Human), (False, logs.Json)):

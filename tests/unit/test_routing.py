@@ -449,6 +449,7 @@ class Edge(Gateway):
         self.metrics = METRICS
         self.messages = Messages()
         self.count = 0
+        self.draining = False
         self.sockets: list[Socket | Stream] = []
 
     def spawn(self, connection: Connection, work: Coroutine[Any, Any, Any]) -> Steps:
