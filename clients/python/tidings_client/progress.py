@@ -3,9 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 Frame = Mapping[str, Any]
+
+_ABOUT_OTHERS: Final = {"welcome", "live"}
+"""Frames whose position is not their own."""
 
 
 class Stream(NamedTuple):
@@ -77,7 +80,7 @@ class Arrivals:
             self._received = frame["to"]
             return True
         position = frame.get("position")
-        if position is None or frame["type"] in {"live", "welcome"}:
+        if position is None or frame["type"] in _ABOUT_OTHERS:
             return True
         if position <= self._received:
             return False

@@ -111,7 +111,7 @@ class TokenSource:
     def postpone(self, now: float) -> None:
         """Note that renewing has failed: it is tried again some time later."""
         self._failures += 1
-        self._not_before = now + min(LONGEST, 2.0**self._failures)
+        self._not_before = now + min(LONGEST, 2.0 ** (self._failures - 1))
 
     def due_in(self, now: float) -> float | None:
         """Return in how many seconds to renew; None for never."""

@@ -13,9 +13,13 @@ def base_url(url: str) -> str:
     It may be given by ``ws`` or ``wss`` too, and have a path, where a proxy has put the service under one.
     Raises ValueError.
     """
-    parts = urlsplit(url)
-    scheme = _SCHEMES.get(parts.scheme)
-    if scheme is None or not parts.hostname or parts.port == 0:  # reading the port may raise too
+    try:
+        parts = urlsplit(url)
+        scheme = _SCHEMES[parts.scheme]
+        complete = parts.hostname and parts.port != 0
+    except (KeyError, ValueError):
+        complete = False
+    if not complete:
         raise ValueError(f"{url} is not the URL of a service")
     return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
