@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import httpx
 from fastapi import Depends, FastAPI, Header, Request
+
 from tidings_client import Publisher
 
 URL, KEY = os.environ["TIDINGS_URL"], os.environ["TIDINGS_KEY"]

@@ -1,11 +1,9 @@
-"""Node programs, with the client's package as npm would have installed it."""
+"""The JavaScript client as npm would have installed it, and what builds pages with it."""
 
-import asyncio
-import os
-from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 from tests.clients.pages import ROOT
+from tests.clients.programs import Programs
 
 PACKAGE = ROOT / "clients/js"
 
@@ -20,30 +18,20 @@ def install(folder: Path) -> Path:
     return folder
 
 
-async def started(folder: Path, program: str, **environment: str) -> Process:
-    # Links stay links: what is linked finds its neighbours here, and not where it is in truth.
-    command = ("node", "--preserve-symlinks", program)
-    return await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env=os.environ | environment, stdout=PIPE, stderr=PIPE
-    )
-
-
-async def run(folder: Path, program: str, **environment: str) -> str:
-    """Return what a program printed that ends by itself, and well."""
-    process = await started(folder, program, **environment)
-    printed, complaints = await process.communicate()
-    assert process.returncode == 0, complaints.decode()
-    return printed.decode()
-
-
-async def bundle(folder: Path, source: Path, into: Path) -> None:
+async def bundle(programs: Programs, source: Path, into: Path) -> None:
     """Build one module out of a source and what it imports, as sites do."""
-    command = (
-        PACKAGE / "node_modules/.bin/esbuild", source, "--bundle", "--format=esm", "--jsx=automatic",
-        f"--outfile={into}",
+    folder = install(into.parent)
+    await _esbuild(programs, folder, source, "--bundle", f"--outfile={into}")
+
+
+async def check(programs: Programs, source: Path) -> None:
+    """Have it read, and nothing done with it."""
+    await _esbuild(programs, source.parent, source, "--outfile=/dev/null")
+
+
+async def _esbuild(programs: Programs, folder: Path, source: Path, *options: str) -> None:
+    program = await programs.start(
+        PACKAGE / "node_modules/.bin/esbuild", source, "--jsx=automatic", "--format=esm", *options,
+        folder=folder, NODE_PATH=str(folder / "node_modules"),
     )  # fmt: skip
-    process = await asyncio.create_subprocess_exec(
-        *map(str, command), env=os.environ | {"NODE_PATH": str(folder / "node_modules")}, stderr=PIPE
-    )
-    _, complaints = await process.communicate()
-    assert process.returncode == 0, complaints.decode()
+    await program.end()

@@ -1,174 +1,168 @@
 """The programs in `examples`, as their first lines say that they are run."""
 
-import asyncio
-import json
-import os
 import re
 import signal
 import socket
 import sqlite3
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
+from tests.browser.conftest import Visit
 from tests.clients import node
 from tests.clients.pages import ROOT
-from tests.harness import ADMIN_KEY, PATIENCE, Server, eventually, token
+from tests.clients.programs import Program, Programs, variables
+from tests.harness import Server, eventually, token
+
+Start = Callable[..., Awaitable[Server]]
 
 EXAMPLES = ROOT / "examples"
 PYTHON = EXAMPLES / "python"
+ALL = [path for path in EXAMPLES.rglob("*.*") if path.suffix in {".html", ".jsx", ".mjs", ".py", ".sh"}]
 
 
-def environment(server: Server, user: str = "alice", **claims: Any) -> dict[str, str]:
-    return {
-        "TIDINGS_URL": server.url, "TIDINGS_KEY": ADMIN_KEY, "TIDINGS_TOKEN": token(user, **claims),
-        "PYTHONPATH": str(ROOT / "clients/python"),
-    }  # fmt: skip
-
-
-async def started(folder: Path, server: Server, *command: object) -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, *map(str, command), cwd=folder, env=os.environ | environment(server), stdout=PIPE
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
+def test_each_says_at_its_top_how_to_run_it(path: Path) -> None:
+    top = path.read_text()[:700]
+    assert re.search(
+        rf"{path.parent.name}/{path.name}|-dir examples/{path.parent.name}|-d examples|<Orders ", top
     )
 
 
-async def printed(process: Process) -> str:
-    """Return the next line."""
-    assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
-        line = await process.stdout.readline()
-    assert line, "it has ended"
-    return line.decode().strip()
-
-
-async def kill(process: Process) -> None:
-    process.kill()
-    await process.communicate()
-
-
-@pytest.mark.parametrize("path", [path for path in EXAMPLES.rglob("*.*") if path.suffix != ".md"], ids=str)
-def test_each_says_at_its_top_how_to_run_it(path: Path) -> None:
-    top = path.read_text().split("import", 1)[0][:1200]
-    assert re.search(rf"{re.escape(path.parent.name)}|<{path.stem} ", top), path
-
-
 def test_the_list_has_each() -> None:
-    listed = set(re.findall(r"\]\(([\w./]+\.\w+)\)", (EXAMPLES / "README.md").read_text()))
-    here = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.*")}
-    assert {path for path in listed if not path.startswith("..")} == here - {"README.md"}
+    listed = re.findall(r"\]\((\w[\w./]+)\)", (EXAMPLES / "README.md").read_text())
+    assert sorted(listed) == sorted(path.relative_to(EXAMPLES).as_posix() for path in ALL)
 
 
-async def test_publish(server: Server, tmp_path: Path) -> None:
+async def test_publish(server: Server, programs: Programs, tmp_path: Path) -> None:
     event = ("user:alice", "hello", '{"text": "It works"}')
-    process = await started(tmp_path, server, PYTHON / "publish.py", *event)
-    assert "1" in await printed(process)
-    assert await process.wait() == 0
+    program = await programs.python(PYTHON / "publish.py", *event, folder=tmp_path, **variables(server))
+    assert "1" in await program.end()
     async with await server.device("alice") as device:
         assert (await device.until("event"))["data"] == {"text": "It works"}
 
 
-async def test_listen_goes_on_where_it_was_killed(server: Server, tmp_path: Path) -> None:
-    await goes_on(server, lambda: started(tmp_path, server, PYTHON / "listen.py"))
+async def test_listen_goes_on_where_it_was_killed(server: Server, programs: Programs, tmp_path: Path) -> None:
+    await goes_on(server, lambda: programs.python(PYTHON / "listen.py", folder=tmp_path, **variables(server)))
 
 
-async def test_node_listens_as_well(server: Server, tmp_path: Path) -> None:
+async def test_node_listens_as_well(server: Server, programs: Programs, tmp_path: Path) -> None:
     folder = node.install(tmp_path)
     (folder / "listen.mjs").write_text((EXAMPLES / "node/listen.mjs").read_text())
-    await goes_on(server, lambda: node.started(folder, "listen.mjs", **environment(server)))
+    await goes_on(server, lambda: programs.node("listen.mjs", folder=folder, **variables(server)))
 
 
-async def goes_on(server: Server, start: Any) -> None:
+async def goes_on(server: Server, start: Callable[[], Awaitable[Program]]) -> None:
     """Kill a listener while events come; over both its lives it prints each of them, in order."""
     for n in range(5):
         await server.publish("user:alice", "count", n)
-    process = await start()
-    seen = [await printed(process) for _ in range(3)]
-    await kill(process)
+    program = await start()
+    first = [await number(program) for _ in range(3)]
+    await program.kill()
     for n in range(5, 8):
         await server.publish("user:alice", "count", n)
-    process = await start()
-    while not seen[-1].endswith(" 7"):
-        seen.append(await printed(process))
-    await kill(process)
-    numbers = [int(line.split()[-1]) for line in seen]
-    assert sorted(set(numbers)) == list(range(8))
-    # What was printed, but not yet kept, when it was killed may come again; nothing else.
-    assert len(numbers) <= 8 + 1
-    assert numbers[3:] == sorted(numbers[3:])
+    program = await start()
+    then = [await number(program)]
+    while then[-1] != 7:
+        then.append(await number(program))
+    assert first == [0, 1, 2]
+    # It may have gone on before it was killed; and what it had printed, but not yet kept, comes again.
+    assert then == list(range(then[0], 8))
+    assert then[0] >= 2
+
+
+async def number(program: Program) -> int:
+    return int((await program.line()).split()[-1])
 
 
 async def test_the_worker_counts_each_sale_once_however_often_it_is_killed(
-    server: Server, tmp_path: Path
+    server: Server, programs: Programs, tmp_path: Path
 ) -> None:
     database = tmp_path / "sales.db"
 
-    def sold() -> int:
-        with sqlite3.connect(database) as db:
-            row = db.execute("select pieces from sold where article = 'tea'").fetchone()
-        db.close()
+    def sold(article: str) -> int:
+        with closing(sqlite3.connect(database)) as db:
+            row = db.execute("select pieces from sold where article = ?", (article,)).fetchone()
         return int(row[0]) if row else 0
+
+    async def work() -> Program:
+        return await programs.python(PYTHON / "worker.py", database, folder=tmp_path, **variables(server))
 
     for _ in range(40):
         await server.publish("user:alice", "sold", {"article": "tea", "pieces": 1})
     for lines in (1, 7, 3, 1, 2):
-        process = await started(tmp_path, server, PYTHON / "worker.py", database)
+        program = await work()
         for _ in range(lines):
-            await printed(process)
-        await kill(process)
-        assert sold() <= 40
+            assert await program.line() == "tea"
+        await program.kill()
     await server.publish("user:alice", "sold", {"article": "coffee", "pieces": 2})
-    process = await started(tmp_path, server, PYTHON / "worker.py", database)
-    while await printed(process) != "coffee":
-        pass
-    await eventually(lambda: sold() == 40)
-    await kill(process)
-    assert sold() == 40
+    program = await work()
+    await program.line("coffee")
+    await eventually(lambda: sold("coffee"))
+    assert (sold("tea"), sold("coffee")) == (40, 2)
 
 
-@asynccontextmanager
-async def backend(server: Server, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def test_the_backend_gives_tokens_and_sends(server: Server, programs: Programs, tmp_path: Path) -> None:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
     command = ("-m", "uvicorn", "--app-dir", EXAMPLES / "fastapi", "app:app", "--port", port)
-    process = await started(folder, server, *command)
+    program = await programs.python(*command, folder=tmp_path, **variables(server))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
 
         async def answers() -> bool:
-            assert process.returncode is None
+            assert program.process.returncode is None
             try:
                 return (await client.get("/docs")).status_code == httpx.codes.OK
             except httpx.TransportError:
                 return False
 
-        await eventually(answers)
-        yield client
-        process.send_signal(signal.SIGTERM)
-        await process.communicate()
+        await eventually(answers, 20)
+        answer = (await client.get("/tidings-token", headers={"X-User": "alice"})).json()
+        assert answer["expires_at"]
+        async with await server.device(token=answer["token"]) as device:
+            await device.until("joined_room", room="orders")
+            for order in (17, 17, 18):
+                shipped = await client.post(f"/orders/{order}/ship", headers={"X-User": "bob"})
+                assert shipped.json() == {"shipped": order}
+            events = [event["data"] for event in await device.events(2)]
+        assert events == [{"order": 17, "by": "bob"}, {"order": 18, "by": "bob"}]
+    program.process.send_signal(signal.SIGTERM)
+    await program.process.communicate()
 
 
-async def test_the_backend_gives_tokens_and_sends(server: Server, tmp_path: Path) -> None:
-    async with backend(server, tmp_path) as client:
-        answer = await client.get("/tidings-token", headers={"X-User": "alice"})
-        assert answer.json()["expires_at"]
-        device = await server.device(token=answer.json()["token"])
-        await device.until("joined_room", room="orders")
-        for _ in range(2):
-            shipped = await client.post("/orders/17/ship", headers={"X-User": "bob"})
-            assert shipped.json() == {"shipped": 17}
-        await client.post("/orders/18/ship", headers={"X-User": "bob"})
-        events = await device.events(2)
-        assert [event["data"] for event in events] == [{"order": 17, "by": "bob"}, {"order": 18, "by": "bob"}]
-        await device.close()
+async def test_the_page_shows_events_and_says_something(
+    start: Start,
+    visit: Visit,
+    programs: Programs,
+    tmp_path: Path,
+) -> None:
+    site = await programs.python(
+        "-m", "http.server", "0", "--bind", "127.0.0.1", "-d", EXAMPLES / "browser", folder=tmp_path
+    )
+    origin = re.findall(r"http://[^/]+", await site.line())[0]
+    server = await start(origins=(origin,))
+    await server.publish("user:alice", "hello", {"text": "<b>It works</b>"})
+    words = token("alice", rooms=["chat"], publish=["room:chat"])
+    page = await visit(f"{origin}/#{server.url}|{words}")
+    await page.get_by_text('hello: {"text":"<b>It works</b>"}').wait_for()
+    await page.wait_for_function("document.querySelector('#state').textContent === 'live'")
+    await page.get_by_label("Say something").fill("hi")
+    await page.get_by_role("button").click()
+    last = page.get_by_text('said: {"text":"hi"}')
+    await last.wait_for()
+    # What is handled is kept; after a reload it does not come again.
+    await page.reload()
+    await page.wait_for_function("document.querySelector('#state').textContent === 'live'")
+    await server.publish("user:alice", "hello", "again")
+    await page.get_by_text('hello: "again"').wait_for()
+    assert await page.locator("li").count() == 1
 
 
-async def test_the_component_is_built(tmp_path: Path) -> None:
-    folder = node.install(tmp_path)
-    await node.bundle(folder, EXAMPLES / "react/Orders.jsx", folder / "orders.js")
-    assert json.dumps("order.shipped") in (folder / "orders.js").read_text()
+async def test_the_component_is_built(programs: Programs, tmp_path: Path) -> None:
+    bundle = tmp_path / "orders.js"
+    await node.bundle(programs, EXAMPLES / "react/Orders.jsx", bundle)
+    assert "has been shipped" in bundle.read_text()

@@ -2,10 +2,6 @@
 
 import asyncio
 import json
-import os
-import signal
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,6 +13,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from tests.clients.pages import blocks
+from tests.clients.programs import Programs
 from tests.harness import PATIENCE, Device, Frame, Server, eventually, token
 
 PAGE = "write-a-client.md"
@@ -69,43 +66,28 @@ def client(source: str) -> Any:
     return namespace
 
 
-async def started(source: str, folder: Path, server: Server) -> Process:
-    (folder / "client.py").write_text(source)
-    environment = os.environ | {"URL": f"ws://127.0.0.1:{server.port}", "TOKEN": token("alice")}
-    command = (sys.executable, "client.py")
-    return await asyncio.create_subprocess_exec(*command, cwd=folder, env=environment, stdout=PIPE)
-
-
-async def shown(process: Process) -> Frame:
-    assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
-        frame: Frame = json.loads(await process.stdout.readline())
-    return frame
-
-
 async def test_the_program_gets_what_it_missed_and_nothing_twice(
-    source: str, server: Server, tmp_path: Path
+    source: str, server: Server, programs: Programs, tmp_path: Path
 ) -> None:
+    (tmp_path / "client.py").write_text(source)
+    url, file = f"ws://127.0.0.1:{server.port}", tmp_path / "position.json"
     for n in range(3):
         await server.publish("user:alice", data=n)
-    process = await started(source, tmp_path, server)
-    assert [(await shown(process))["data"] for _ in range(3)] == [0, 1, 2]
-    process.kill()
-    await process.wait()
+    program = await programs.python("client.py", folder=tmp_path, URL=url, TOKEN=token("alice"))
+    assert [json.loads(await program.line())["data"] for _ in range(3)] == [0, 1, 2]
+    await program.kill()
     # It may have been killed between showing the last one and saving that.
-    saved = json.loads((tmp_path / "position.json").read_text())["position"]
+    saved = json.loads(file.read_text())["position"]
     for n in range(3, 6):
         await server.publish("user:alice", data=n)
-    process = await started(source, tmp_path, server)
+    program = await programs.python("client.py", folder=tmp_path, URL=url, TOKEN=token("alice"))
     await server.publish("user:alice", data="last")
-    seen = [await shown(process)]
+    seen = [json.loads(await program.line())]
     while seen[-1]["data"] != "last":
-        seen.append(await shown(process))
+        seen.append(json.loads(await program.line()))
     assert seen[0]["position"] > saved
     assert [frame["data"] for frame in seen][-4:] == [3, 4, 5, "last"]
     assert len(seen) <= 5
-    process.send_signal(signal.SIGTERM)
-    await process.wait()
 
 
 async def test_an_event_is_acknowledged_after_it_was_handled(
