@@ -55,7 +55,7 @@ class Guest:
 
 async def homecoming(play: Play) -> None:
     """SIGTERM of the instance that has all clients, while events go on; the other takes them in."""
-    size, window = play.count(5000, 300), play.count(20, 3)
+    size, window = play.count(5000, 300), play.count(60, 3)
     async with play.stage(2, DRAIN_TIMEOUT=str(window)) as stage:
         door = Door(stage)
         async with proxying(door.connect) as proxy, _guests(proxy, size) as guests:
