@@ -17,6 +17,8 @@ from service.auth.tokens import TokenMinter
 from tidings_client import Publisher, Tidings
 
 BOUND: Final = 120.0
+EVENTS: Final = 4
+"""To everybody, in its course: few, or it would be this process that is measured."""
 
 
 class Door:
@@ -53,7 +55,7 @@ class Guest:
 
 async def homecoming(play: Play) -> None:
     """SIGTERM of the instance that has all clients, while events go on; the other takes them in."""
-    size, window = play.count(5000, 300), play.count(20, 3)
+    size, window = play.count(5000, 300), play.count(60, 3)
     async with play.stage(2, DRAIN_TIMEOUT=str(window)) as stage:
         door = Door(stage)
         async with proxying(door.connect) as proxy, _guests(proxy, size) as guests:
@@ -65,7 +67,7 @@ async def homecoming(play: Play) -> None:
                 while not ending.done():
                     await publisher.send("everyone", "t", sent)
                     sent += 1
-                    await asyncio.sleep(1.0)
+                    await asyncio.sleep(window / EVENTS)
                 await ending
             await until(lambda: all(len(guest.got) >= sent for guest in guests), BOUND)
             came = [at - begun for at in door.came[arrived:]]

@@ -8,6 +8,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -583,6 +584,38 @@ async def test_over_a_restart_of_the_service_nothing_is_late_lost_or_twice(start
         assert got == list(range(41))
         assert "offline" not in {notice["state"] for notice in told}
         assert [notice["state"] for notice in told].count("catching-up") >= 1
+
+
+async def test_of_many_that_are_sent_away_each_comes_back_when_it_was_told() -> None:
+    """The service spreads them; a client adds nothing to that, nor takes it away."""
+    size, window = 300, 3000
+    loop = asyncio.get_running_loop()
+    told: dict[str, float] = {}
+    early: list[float] = []
+    back = 0
+
+    async def script(number: int, visit: Visit) -> None:
+        nonlocal back
+        device = visit.query["device"]
+        if device in told:
+            back += 1
+            early.append(told[device] - loop.time())
+            await visit.welcome()
+        else:
+            await visit.welcome()
+            pause = number * window // size
+            told[device] = loop.time() + pause / 1000
+            await visit.say("disconnect", code=1012, reason="", reconnect=True, retry_after_ms=pause)
+        await visit.left()
+
+    async with scripted(script) as url, AsyncExitStack() as stack:
+        clients = [Tidings(url, "t", device=f"d{n}") for n in range(size)]
+        for client in clients:
+            await stack.enter_async_context(client)
+        await eventually(lambda: back == size, 3 * PATIENCE)
+        assert back == size
+        assert max(early) <= 0.01
+    assert tasks_of_clients() == []
 
 
 # --- Commands
