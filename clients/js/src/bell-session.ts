@@ -27,10 +27,12 @@ export class Session {
   constructor(source: Source, changed: () => void, arrived: (item: Item) => void) {
     this.inbox = new Inbox(caller(source), changed)
     const client = (this.#client = source.client ?? ownClient(source))
-    const look = () => this.#due && void this.#recount()
-    document.addEventListener('visibilitychange', look)
+    const page = new AbortController()
+    const { signal } = page
+    document.addEventListener('visibilitychange', () => this.#due && void this.#recount(), { signal })
+    for (const kind of ['online', 'offline']) addEventListener(kind, changed, { signal })
     this.#ends = [
-      () => document.removeEventListener('visibilitychange', look),
+      () => page.abort(),
       () => clearTimeout(this.#timer),
       () => source.client ?? client.close(),
       client.watch('state', () => {
@@ -45,8 +47,9 @@ export class Session {
     if (client.state === 'live') void this.refresh()
   }
 
+  /** The client's; it may take a while until that notices that there is no network. */
   get state(): string {
-    return this.#client.state
+    return navigator.onLine ? this.#client.state : 'offline'
   }
 
   end(): void {

@@ -103,6 +103,7 @@ export class View {
   label(texts: Texts): void {
     this.title.textContent = texts.title
     this.all.textContent = texts.markAll
+    this.more.textContent = texts.more
     this.retry.textContent = texts.retry
     this.ghosts.firstElementChild!.textContent = texts.loading
   }
