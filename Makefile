@@ -1,9 +1,11 @@
-# Needs python3 (3.11 or later) and make; everything else goes into .venv.
+# Needs python3 (3.11 or later) and make, and for tests Node 20 and npm; everything else goes into .venv and clients/js/node_modules.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install run test check audit bench proof
+JS := clients/js
+
+.PHONY: install run clients test check audit bench proof
 
 install: .venv/installed
 
@@ -16,7 +18,22 @@ install: .venv/installed
 run: install
 	$(BIN)/tidings serve --dev
 
-test: install
+# The JavaScript client, and the copy of it that the service hands out.
+clients: $(JS)/node_modules/.built
+	mkdir -p service/web/static/client
+	rm -f service/web/static/client/*.js
+	cp $(JS)/dist/*.js service/web/static/client/
+
+$(JS)/node_modules/.built: $(JS)/node_modules/.installed $(JS)/tsconfig.json $(wildcard $(JS)/src/*.ts)
+	rm -rf $(JS)/dist
+	cd $(JS) && npm run --silent build
+	touch $@
+
+$(JS)/node_modules/.installed: $(JS)/package.json $(JS)/package-lock.json
+	cd $(JS) && npm ci --silent --no-audit --no-fund
+	touch $@
+
+test: install clients
 	$(BIN)/python -m pytest
 
 check: install

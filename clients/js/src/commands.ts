@@ -8,8 +8,17 @@ export class TidingsError extends Error {
   }
 }
 
+export function errorOf({ code, message, retry_after_ms }: Frame): TidingsError {
+  return new TidingsError(code, message, retry_after_ms)
+}
+
+/** What failed for lack of a connection only. */
+export function isLost(error: unknown): boolean {
+  return error instanceof TidingsError && error.code === 'disconnected'
+}
+
 interface Asked {
-  text: string
+  command: object
   again: boolean
   sent: boolean
   resolve(answer: any): void
@@ -24,7 +33,7 @@ const AT_ONCE = 25
 export class Commands {
   #asked = new Map<number, Asked>()
   #ref = 0
-  #send: ((text: string) => void) | undefined
+  #send: ((command: object) => void) | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
 
   /** `settled` is called when none is left. */
@@ -49,8 +58,7 @@ export class Commands {
         how(value)
         if (!this.#asked.size) this.settled()
       }
-      const text = JSON.stringify({ ...command, ref })
-      const asked: Asked = { text, again, sent: false, resolve: settle(resolve), reject: settle(reject) }
+      const asked: Asked = { command: { ...command, ref }, again, sent: false, resolve: settle(resolve), reject: settle(reject) }
       this.#asked.set(ref, asked)
       if (!this.#timer) this.#flush()
     })
@@ -59,12 +67,12 @@ export class Commands {
   /** Whether a frame was the answer to one of them. */
   answer(frame: Frame): boolean {
     const asked = this.#asked.get(frame.ref)
-    if (frame.type === 'error') asked?.reject(new TidingsError(frame.code, frame.message, frame.retry_after_ms))
+    if (frame.type === 'error') asked?.reject(errorOf(frame))
     else asked?.resolve(frame)
     return !!asked
   }
 
-  connected(send: (text: string) => void): void {
+  connected(send: (command: object) => void): void {
     this.lost()
     this.#send = send
     this.#flush()
@@ -91,7 +99,7 @@ export class Commands {
     const due = [...this.#asked.values()].filter((asked) => !asked.sent)
     for (const asked of due.slice(0, AT_ONCE)) {
       asked.sent = true
-      this.#send(asked.text)
+      this.#send(asked.command)
     }
     if (due.length > AT_ONCE) this.#timer = setTimeout(() => this.#flush(), 1000)
   }

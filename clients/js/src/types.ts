@@ -127,7 +127,7 @@ export interface Store {
 
 /** A way to the server. It gives out frames in order, and says once that it has ended. */
 export interface Transport {
-  /** `url` is the base, `http(s)://host[/path]` without a slash at its end. Never throws. */
+  /** `url` is the base, `http(s)://host[/path]` without a slash at its end. `sink` is told nothing before this has returned. */
   open(request: { url: string; token?: string; query: URLSearchParams }, sink: Sink): Connection
 }
 

@@ -1,0 +1,101 @@
+/** What went wrong, by the codes of the protocol; also `disconnected`, `timeout`, `closed`, `full`. */
+export class TidingsError extends Error {
+    code;
+    retryAfterMs;
+    constructor(code, message, retryAfterMs) {
+        super(message);
+        this.code = code;
+        this.retryAfterMs = retryAfterMs;
+        this.name = 'TidingsError';
+    }
+}
+export function errorOf({ code, message, retry_after_ms }) {
+    return new TidingsError(code, message, retry_after_ms);
+}
+/** What failed for lack of a connection only. */
+export function isLost(error) {
+    return error instanceof TidingsError && error.code === 'disconnected';
+}
+const BOUND = 100;
+/** The server takes 50 a second. */
+const AT_ONCE = 25;
+/** Commands and their answers, over however many connections. */
+export class Commands {
+    timeout;
+    settled;
+    #asked = new Map();
+    #ref = 0;
+    #send;
+    #timer;
+    /** `settled` is called when none is left. */
+    constructor(timeout, settled) {
+        this.timeout = timeout;
+        this.settled = settled;
+    }
+    get size() {
+        return this.#asked.size;
+    }
+    /** `again`: it may be sent again where the connection was lost before the answer came. */
+    ask(command, again = true) {
+        return new Promise((resolve, reject) => {
+            if (!this.#send && this.#asked.size >= BOUND) {
+                reject(new TidingsError('full', `${BOUND} commands wait for a connection`));
+                return;
+            }
+            const ref = ++this.#ref;
+            const timer = setTimeout(() => asked.reject(new TidingsError('timeout', 'no answer came')), this.timeout);
+            const settle = (how) => (value) => {
+                clearTimeout(timer);
+                this.#asked.delete(ref);
+                how(value);
+                if (!this.#asked.size)
+                    this.settled();
+            };
+            const asked = { command: { ...command, ref }, again, sent: false, resolve: settle(resolve), reject: settle(reject) };
+            this.#asked.set(ref, asked);
+            if (!this.#timer)
+                this.#flush();
+        });
+    }
+    /** Whether a frame was the answer to one of them. */
+    answer(frame) {
+        const asked = this.#asked.get(frame.ref);
+        if (frame.type === 'error')
+            asked?.reject(errorOf(frame));
+        else
+            asked?.resolve(frame);
+        return !!asked;
+    }
+    connected(send) {
+        this.lost();
+        this.#send = send;
+        this.#flush();
+    }
+    lost() {
+        clearTimeout(this.#timer);
+        this.#timer = this.#send = undefined;
+        for (const asked of this.#asked.values()) {
+            if (asked.sent && !asked.again)
+                asked.reject(new TidingsError('disconnected', 'the connection was lost before the answer came'));
+            asked.sent = false;
+        }
+    }
+    end(error) {
+        this.lost();
+        for (const asked of this.#asked.values())
+            asked.reject(error);
+    }
+    /** Those that have waited are sent no faster than the server takes them. */
+    #flush() {
+        this.#timer = undefined;
+        if (!this.#send)
+            return;
+        const due = [...this.#asked.values()].filter((asked) => !asked.sent);
+        for (const asked of due.slice(0, AT_ONCE)) {
+            asked.sent = true;
+            this.#send(asked.command);
+        }
+        if (due.length > AT_ONCE)
+            this.#timer = setTimeout(() => this.#flush(), 1000);
+    }
+}

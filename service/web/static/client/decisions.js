@@ -1,0 +1,39 @@
+/** Decisions that need neither a timer nor a socket. Times are in milliseconds. */
+/** `renewable`: a new token can be had, and has not been since the last welcome. */
+export function verdict(code, renewable) {
+    switch (code) {
+        case 4001: return renewable ? 'renew' : 'unauthorized';
+        case 4003: return 'unauthorized';
+        case 1008:
+        case 4010: return 'closed';
+        case 4029: return 'rest';
+        default: return 'reconnect';
+    }
+}
+/** How long to wait after so many failures in a row; `random` is between 0 and 1. */
+export function pause(failures, random, min = 500, max = 30_000) {
+    return random * Math.min(max, min * 2 ** failures);
+}
+/** How long to wait where the server said that it was too much. */
+export function rest(random) {
+    return 5_000 + random * 55_000;
+}
+/** What a token says of itself, unchecked: its life counts from when it was got, so that a wrong clock does not matter. */
+export function clock(token, gotAt) {
+    try {
+        const payload = token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/');
+        const { sub, iat, exp } = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (c) => c.charCodeAt(0))));
+        return { user: sub, refreshAt: exp > iat ? gotAt + (exp - iat) * 800 : undefined };
+    }
+    catch {
+        return {};
+    }
+}
+/** The base of the service, `http(s)` and without a slash at its end. */
+export function baseOf(url) {
+    return url.replace(/^ws/, 'http').replace(/\/+$/, '');
+}
+/** Whether events of this type are meant by a pattern. */
+export function matches(pattern, type) {
+    return pattern.endsWith('*') ? type.startsWith(pattern.slice(0, -1)) : pattern === type;
+}
