@@ -28,6 +28,7 @@ from service.api import (
 from service.api.description import describe
 from service.api.middleware import RequestId
 from service.settings import Settings, load
+from service.web.pages import pages
 from service.wiring import running
 
 VERSION: Final = "0.1.0"
@@ -61,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     ):  # fmt: skip
         app.include_router(part.router)
     app.router.routes[:0] = events.ROUTES
+    app.router.routes += pages(settings)
     problems.install(app)
     app.add_middleware(
         CORSMiddleware,

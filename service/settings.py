@@ -121,6 +121,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "human", "json"] = "auto"
     metrics_public: bool = False
+    admin_page: bool = True
 
     # The development profile; set by `tidings serve --dev`
     dev: bool = False

@@ -113,7 +113,8 @@ class Json(Redacting):
 class Calm(logging.Filter):
     """Lets a warning through once in so many seconds, and then says how many there were since.
 
-    While the database is away, each part of the service warns of it at each of its attempts.
+    While the database is away, each part of the service warns of it at each of its attempts. What is told
+    of a request is always told.
     """
 
     def __init__(self, seconds: float = 10.0) -> None:
@@ -124,7 +125,7 @@ class Calm(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the line is to be written."""
-        if record.levelno != logging.WARNING:
+        if record.levelno != logging.WARNING or hasattr(record, "request_id"):
             return True
         try:
             message = record.getMessage()
@@ -164,8 +165,8 @@ def configure(
     human = log_format == "human" or (log_format == "auto" and stream.isatty())
     handler = Lines(stream)
     handler.setFormatter((Human if human else Json)(secrets))
-    handler.addFilter(Calm())
     handler.addFilter(mark)
+    handler.addFilter(Calm())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)

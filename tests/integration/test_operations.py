@@ -169,7 +169,8 @@ async def test_every_line_about_a_request_has_its_id_and_trace(
     ("/v1/keys", "GET, POST"),
     ("/v1/keys/x", "DELETE"),
     ("/v1/rooms/r/members/u", "PUT, DELETE"),
-    ("/v1/events", "POST"),
+    ("/v1/events", "GET, POST"),
+    ("/v1/events/batch", "POST"),
 ])  # fmt: skip
 async def test_a_method_that_is_not_there_is_told_those_that_are(
     server: Server, path: str, allowed: str

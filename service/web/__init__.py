@@ -1,0 +1,1 @@
+"""Pages that the service serves by itself: for admins, and a demonstration in the development profile."""
