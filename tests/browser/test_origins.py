@@ -6,12 +6,11 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 
+from tests.browser.conftest import PATIENCE, freeze, thaw
 from tests.browser.pages import Pages, page, site
 from tests.harness import Server, token
-
-PATIENCE = 10_000
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -78,12 +77,6 @@ async def has(opened: Page, data: list[Any]) -> None:
     """Wait until a page has all of these; then it has them once each, in their order."""
     await opened.wait_for_function("(last) => window.seen.includes(last)", arg=data[-1])
     assert await opened.evaluate("window.seen") == data
-
-
-async def lifecycle(opened: Page, state: str) -> None:
-    session = await opened.context.new_cdp_session(opened)
-    await session.send("Page.setWebLifecycleState", {"state": state})
-    await session.detach()
 
 
 async def test_a_page_of_an_allowed_origin_has_bell_and_inbox(start: Start, origin: Any, look: Any) -> None:
@@ -208,15 +201,23 @@ async def test_a_page_that_was_offline_is_back_at_once_and_has_missed_nothing(
     await has(opened, [1, 2])
 
 
-async def test_a_page_that_was_hidden_and_frozen_has_missed_nothing(start: Start, origin: Any, look: Any) -> None:
+async def test_a_page_that_was_hidden_and_frozen_has_missed_nothing(
+    start: Start, origin: Any, attended: BrowserContext
+) -> None:
     shop, pages = await origin()
     server = await start(origins=[shop])
     pages |= with_client(server)
-    opened = await look(f"{shop}/")
+    opened = await attended.new_page()
+    await opened.goto(f"{shop}/")
     await live(opened)
-    await lifecycle(opened, "frozen")
+    another = await attended.new_page()
+    frozen = await freeze(opened)
     for n in range(3):
         await server.publish("user:alice", data=n)
-    await server.http.post("/v1/revocations", json={"jti": "nobody's"})
-    await lifecycle(opened, "active")
-    await has(opened, [0, 1, 2])
+    [connection] = (await server.http.get("/v1/connections")).json()["data"]
+    await server.http.post("/v1/revocations", json={"jti": "stolen"})
+    await server.publish("user:alice", data=3)
+    await thaw(frozen)
+    await opened.bring_to_front()
+    await has(opened, [0, 1, 2, 3])
+    await another.close()

@@ -1,13 +1,14 @@
 """One connection for all tabs of a browser."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import BrowserContext, Page
 
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Visit, freeze, thaw
 from tests.browser.pages import Pages, page, site
 from tests.harness import Server, eventually, token
 
@@ -17,11 +18,9 @@ TAKE_OVER = 20_000
 Tabs = Any
 
 
-@pytest.fixture
-async def tabs(server: Server, visit: Visit) -> AsyncIterator[Tabs]:
-    """Opens tabs of one browser, each with a client by ``shared``."""
-    pages: Pages = {"/page.css": ""}
-    opened: list[Page] = []
+@asynccontextmanager
+async def opening(server: Server, visit: Callable[[str], Awaitable[Page]]) -> AsyncIterator[Tabs]:
+    pages: Pages = {"/page.css": "", "/favicon.ico": ""}
 
     async def open_tab(user: str = "alice", *, maker: str = "shared") -> Page:
         path = f"/{user}.{maker}"
@@ -30,12 +29,37 @@ async def tabs(server: Server, visit: Visit) -> AsyncIterator[Tabs]:
             maker=maker, module="tabs" if maker == "shared" else "index",
             token=token(user, rooms=["*"], publish=["*"]),
         )  # fmt: skip
-        tab = await visit(f"{origin}{path}", beside=opened[0] if opened else None)
-        opened.append(tab)
+        tab = await visit(f"{origin}{path}")
         await live(tab)
         return tab
 
     async with site(pages, server.port) as origin:
+        yield open_tab
+
+
+@pytest.fixture
+async def tabs(server: Server, visit: Visit) -> AsyncIterator[Tabs]:
+    """Opens tabs of one browser, each with a client by ``shared``."""
+    opened: list[Page] = []
+
+    async def beside(url: str) -> Page:
+        opened.append(await visit(url, beside=opened[0] if opened else None))
+        return opened[-1]
+
+    async with opening(server, beside) as open_tab:
+        yield open_tab
+
+
+@pytest.fixture
+async def attended_tabs(server: Server, attended: BrowserContext) -> AsyncIterator[Tabs]:
+    """The same, of which the last one is looked at; the others can be frozen."""
+
+    async def new(url: str) -> Page:
+        tab = await attended.new_page()
+        await tab.goto(url)
+        return tab
+
+    async with opening(server, new) as open_tab:
         yield open_tab
 
 
@@ -54,12 +78,6 @@ CLIENT = """
 
 async def live(tab: Page) -> None:
     await tab.wait_for_function("window.tidings?.state === 'live'")
-
-
-async def lifecycle(tab: Page, state: str) -> None:
-    session = await tab.context.new_cdp_session(tab)
-    await session.send("Page.setWebLifecycleState", {"state": state})
-    await session.detach()
 
 
 async def crash(tab: Page) -> None:
@@ -142,16 +160,16 @@ async def test_where_the_tab_that_serves_is_gone_another_one_does(server: Server
         await has(tab, [*range(10), "after"])
 
 
-async def test_where_the_tab_that_serves_is_frozen_another_one_does(server: Server, tabs: Tabs) -> None:
+async def test_where_the_tab_that_serves_is_frozen_another_one_does(server: Server, attended_tabs: Tabs) -> None:
     """And it has missed nothing once it is thawed."""
-    one, two = await tabs(), await tabs()
+    one, two = await attended_tabs(), await attended_tabs()
     await server.publish("user:alice", data=0)
     await has(two, [0])
-    await lifecycle(one, "frozen")
+    frozen = await freeze(one)
     for n in range(1, 5):
         await server.publish("user:alice", data=n)
     await has(two, [*range(5)], TAKE_OVER)
-    await lifecycle(one, "active")
+    await thaw(frozen)
     await server.publish("user:alice", data=5)
     for tab in (one, two):
         await has(tab, [*range(6)])
@@ -177,9 +195,10 @@ async def test_it_is_acknowledged_when_all_tabs_have_handled_it(server: Server, 
     await eventually(acknowledged)
 
 
-async def test_a_tab_that_says_nothing_is_not_waited_for(server: Server, tabs: Tabs) -> None:
-    one, two = await tabs(), await tabs()
-    await lifecycle(two, "frozen")
+async def test_a_tab_that_says_nothing_is_not_waited_for(server: Server, attended_tabs: Tabs) -> None:
+    one, two = await attended_tabs(), await attended_tabs()
+    await one.bring_to_front()
+    frozen = await freeze(two)
     position = await server.publish("user:alice", data="news")
     await has(one, ["news"])
 
@@ -187,7 +206,7 @@ async def test_a_tab_that_says_nothing_is_not_waited_for(server: Server, tabs: T
         return await cursor(server) >= position
 
     await eventually(acknowledged, TAKE_OVER / 1000)
-    await lifecycle(two, "active")
+    await thaw(frozen)
     await has(two, ["news"])
 
 
@@ -250,16 +269,17 @@ async def test_where_the_browser_has_no_locks_each_tab_is_by_itself(server: Serv
     assert len(await connections(server)) == 2
 
 
-async def test_what_a_frozen_and_killed_tab_was_fed_comes_to_the_next(server: Server, tabs: Tabs) -> None:
-    """With `ack=client`; a bare WebSocket's stack would have acknowledged it."""
-    one = await tabs(maker="connect")
+@pytest.mark.parametrize("maker", ["connect", "shared"])
+async def test_what_a_frozen_and_killed_tab_was_fed_comes_to_the_next(
+    server: Server, attended_tabs: Tabs, maker: str
+) -> None:
+    """A bare WebSocket's stack would have acknowledged it."""
+    one = await attended_tabs(maker=maker)
     await server.publish("user:alice", data=0)
     await has(one, [0])
-    await lifecycle(one, "frozen")
+    await freeze(one)
     for n in range(1, 4):
         await server.publish("user:alice", data=n)
-    [connection] = await connections(server)
-    await eventually(lambda: connection)
     two = await one.context.new_page()
     await one.close()
     await two.goto(one.url)

@@ -97,7 +97,7 @@ export class Hub {
     if (message.kind === 'text') this.#told(message)
     if (message.kind === 'shut') this.#shut(message)
     if (message.kind === 'bye') this.#forget(message.tab)
-    if (message.kind === 'ask') this.#post({ hub: this.id, kind: 'here', hidden: document.hidden })
+    if (message.kind === 'ask') setTimeout(() => this.#here())
   }
 
   /** Let go of everything: another tab takes over, or none is left. */
@@ -107,6 +107,11 @@ export class Hub {
     this.#source?.connection.close()
     this.#next?.connection.close()
     this.#source = this.#next = undefined
+  }
+
+  /** Called by a timer: a page that is frozen hears other tabs, and its timers and sockets stand still. */
+  #here(): void {
+    this.#post({ hub: this.id, kind: 'here', hidden: document.hidden })
   }
 
   #asked(opening: Opening, request: Request | undefined): void {
