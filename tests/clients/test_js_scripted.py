@@ -1,4 +1,4 @@
-"""The JavaScript client before a server that is made to do what the real one does by chance or mishap only."""
+"""The JavaScript client before a server that does what the real one does by chance or mishap only."""
 
 import asyncio
 import json
@@ -275,6 +275,33 @@ async def test_fields_and_frames_that_it_does_not_know(scripted: Scripted, run: 
     await peer.send("event", position=1, event="test", to="everyone", data=None, time="", more={"a": 1})
     line = await script.until("event")
     assert (line["more"], line["data"]) == ({"a": 1}, None)
+
+
+async def test_a_page_that_is_looked_at_again_asks_whether_its_link_is_alive(
+    scripted: Scripted, run: Run
+) -> None:
+    options = {"url": scripted.url, "token": token("alice"), "backoff": {"min": 1e9, "max": 1e9}}
+    script, peer = await begin(scripted, run, options=options, page=True)
+    await script.ask("happens", "visibilitychange", {"hidden": True})
+    await script.ask("happens", "visibilitychange", {"hidden": False})
+    await peer.until("ping")
+    await peer.send("pong")
+    await script.ask("happens", "online")
+    await peer.until("ping", count=2)  # no answer
+    await script.until("state", state="offline")
+    assert len([frame for frame in peer.heard if frame["type"] == "ping"]) == 2
+    assert scripted.nobody()
+    await script.ask("happens", "pageshow")
+    await (await scripted.next()).welcome()
+
+
+async def test_who_was_told_to_wait_waits_also_when_looked_at(scripted: Scripted, run: Run) -> None:
+    script, peer = await begin(scripted, run, page=True)
+    await peer.close(4029)
+    await script.until("state", state="offline")
+    await script.ask("happens", "online")
+    assert (await script.ask("state"))["value"]["state"] == "offline"
+    assert scripted.nobody()
 
 
 async def test_closing_is_the_end(scripted: Scripted, run: Run) -> None:

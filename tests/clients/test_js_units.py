@@ -14,11 +14,12 @@ KIB = 1024
 CORE_MAY_WEIGH = 6 * KIB
 
 CONSUMER = """
-import { connect, TidingsError, type Tidings, type TidingsEvent } from 'tidings-client'
+import { connect, TidingsError, type Options, type Tidings, type TidingsEvent } from 'tidings-client'
 import { sse } from 'tidings-client/sse'
 import { useEvent, useTidings, useTidingsState } from 'tidings-client/react'
 
-const tidings: Tidings = connect({ url: 'https://push.example', getToken: async () => 'jwt', fallback: sse() })
+const options: Options = { url: 'https://push.example', getToken: async () => 'jwt', fallback: sse() }
+const tidings: Tidings = connect(options)
 const off: () => void = tidings.on('order.*', async ({ data, time }: TidingsEvent) => void [data, time])
 tidings.watch('gap', ({ from, to, reason }) => void [from + to, reason === 'retention'])
 tidings.watch('read', ({ unread }) => void (unread + 1))

@@ -59,13 +59,11 @@ export class Backlog {
   }
 
   /** A position is good for one log and one user; what came from another log is handled, and counts for nothing. */
-  welcome({ log, user, position, head }: Frame): void {
+  welcome({ log, user }: Frame): void {
     if (user !== this.#user) this.#items = []
     if (user !== this.#user || log !== this.#log) {
       this.kept = undefined
       this.#seen = 0
-    } else if (head < this.#seen) {
-      this.#seen = position! // the log was restored to an older state
     }
     this.#log = log
     this.#user = user

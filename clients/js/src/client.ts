@@ -237,13 +237,14 @@ export class Client implements Tidings {
     return fetch(`${this.#url}/healthz`, { signal: AbortSignal.timeout(5_000) }).then(({ ok }) => ok, () => false)
   }
 
-  /** Goes on with a newer token on the same connection; where there is none, the next attempt gets one. */
+  /** Goes on with a newer token: on the same connection, or on a new one where that cannot be told. */
   async #refresh(failures: number): Promise<void> {
-    if (!this.#link) return
+    if (!this.#link) return // the next attempt gets one
     try {
       const token = await this.#tokens.another()
-      await this.#ask({ type: 'refresh_token', token }, false)
+      const told = await this.#ask({ type: 'refresh_token', token }, false).catch(unlessUnsupported)
       this.#tokens.hold(token)
+      if (!told && !this.#opening) void this.#open()
     } catch (error) {
       if (!isLost(error)) this.#listeners.report(error)
       this.#tokens.wait(this.#pause(failures), failures + 1)
@@ -409,6 +410,10 @@ export class Client implements Tidings {
     if (this.#backlog.full && !this.#link && !this.#opening && !this.#retryAt) void this.#open()
     return answer
   }
+}
+
+function unlessUnsupported(error: TidingsError): void {
+  if (error.code !== 'unsupported') throw error
 }
 
 function noticeOf(frame: Frame): unknown {

@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState, useSyncExternalStore } from 'react'
+import { useCallback, useEffect, useRef, useState, useSyncExternalStore } from 'react'
 import { connect, type Options, type State, type Tidings, type TidingsEvent } from './index.js'
 
 /** A client for as long as the component is there. It is made anew where `url`, `device` or `token` changes; undefined at first. */
@@ -8,7 +8,8 @@ export function useTidings(options: Options): Tidings | undefined {
   const latest = useRef(options)
   latest.current = options
   useEffect(() => {
-    const made = connect(latest.current)
+    const { getToken } = latest.current
+    const made = connect({ ...latest.current, getToken: getToken && (() => latest.current.getToken!()) })
     setClient(made)
     return () => made.close()
   }, [url, device, token])
@@ -26,9 +27,6 @@ export function useEvent(client: Tidings | undefined, type: string, handler: (ev
 
 /** The state, as it is now. */
 export function useTidingsState(client: Tidings | undefined): State {
-  return useSyncExternalStore(
-    (changed) => client?.watch('state', changed) ?? (() => {}),
-    () => client?.state ?? 'connecting',
-    () => 'connecting',
-  )
+  const subscribe = useCallback((changed: () => void) => client?.watch('state', changed) ?? (() => {}), [client])
+  return useSyncExternalStore(subscribe, () => client?.state ?? 'connecting', () => 'connecting')
 }

@@ -110,11 +110,12 @@ test('a gap that waits, and what came after it, is replaced where it is told aga
   }
 })
 
-test('a log that ends before what was seen has lost it', () => {
+test('a connection that began before what another one has brought since tells it anew, for nothing', () => {
   const backlog = begun({ log: 'L', user: 'alice', position: 50 })
-  backlog.welcome(welcome({ position: 20, head: 30 }))
-  take(backlog, event(31))
-  assert.deepEqual(workOff(backlog), [31])
+  take(backlog, event(51), event(52))
+  backlog.welcome(welcome({ position: 50, head: 50 }))
+  take(backlog, event(51), event(52), event(53))
+  assert.deepEqual(workOff(backlog), [51, 52, 53])
 })
 
 test('beyond the bound nothing is taken until all is worked off: no hole', () => {

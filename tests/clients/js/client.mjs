@@ -28,6 +28,11 @@ function getToken() {
   return token
 }
 
+if (given.page) {
+  globalThis.window = new EventTarget()
+  globalThis.document = new EventTarget()
+}
+
 const options = { device: 'test', backoff: { min: 5, max: 50 }, ...given.options }
 if (tokens) options.getToken = getToken
 if (given.file) options.store = fileStore(given.file)
@@ -46,7 +51,7 @@ let open
 async function handle(event) {
   say('event', event)
   if (given.log) appendFileSync(given.log, `${event.data}\n`)
-  if (given.slow) await new Promise((resolve) => setTimeout(resolve, given.slow))
+  if (event.data % 4 === 0 && given.slow) await new Promise((resolve) => setTimeout(resolve, given.slow))
   await gate
 }
 if (!given.deaf) tidings.on(given.on ?? '*', handle)
@@ -57,6 +62,10 @@ const doing = {
   throwing: (pattern) => { tidings.on(pattern, () => { throw new Error('a handler threw') }) },
   hold: () => { gate = new Promise((resolve) => { open = resolve }) },
   release: () => { gate = undefined; open?.() },
+  happens(name, more) {
+    Object.assign(document, more)
+    for (const target of [window, document]) target.dispatchEvent(new Event(name))
+  },
   setTokens: (...given) => { tokens = given },
   async take(count) {
     const taken = []

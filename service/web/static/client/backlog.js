@@ -37,15 +37,12 @@ export class Backlog {
         return this.kept && users.includes(this.kept.user) ? `${this.kept.log}:${this.kept.position}` : undefined;
     }
     /** A position is good for one log and one user; what came from another log is handled, and counts for nothing. */
-    welcome({ log, user, position, head }) {
+    welcome({ log, user }) {
         if (user !== this.#user)
             this.#items = [];
         if (user !== this.#user || log !== this.#log) {
             this.kept = undefined;
             this.#seen = 0;
-        }
-        else if (head < this.#seen) {
-            this.#seen = position; // the log was restored to an older state
         }
         this.#log = log;
         this.#user = user;

@@ -223,14 +223,16 @@ export class Client {
             return false;
         return fetch(`${this.#url}/healthz`, { signal: AbortSignal.timeout(5_000) }).then(({ ok }) => ok, () => false);
     }
-    /** Goes on with a newer token on the same connection; where there is none, the next attempt gets one. */
+    /** Goes on with a newer token: on the same connection, or on a new one where that cannot be told. */
     async #refresh(failures) {
         if (!this.#link)
-            return;
+            return; // the next attempt gets one
         try {
             const token = await this.#tokens.another();
-            await this.#ask({ type: 'refresh_token', token }, false);
+            const told = await this.#ask({ type: 'refresh_token', token }, false).catch(unlessUnsupported);
             this.#tokens.hold(token);
+            if (!told && !this.#opening)
+                void this.#open();
         }
         catch (error) {
             if (!isLost(error))
@@ -405,6 +407,10 @@ export class Client {
             void this.#open();
         return answer;
     }
+}
+function unlessUnsupported(error) {
+    if (error.code !== 'unsupported')
+        throw error;
 }
 function noticeOf(frame) {
     if (frame.type !== 'event')

@@ -1,4 +1,4 @@
-import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
+import { useCallback, useEffect, useRef, useState, useSyncExternalStore } from 'react';
 import { connect } from './index.js';
 /** A client for as long as the component is there. It is made anew where `url`, `device` or `token` changes; undefined at first. */
 export function useTidings(options) {
@@ -7,7 +7,8 @@ export function useTidings(options) {
     const latest = useRef(options);
     latest.current = options;
     useEffect(() => {
-        const made = connect(latest.current);
+        const { getToken } = latest.current;
+        const made = connect({ ...latest.current, getToken: getToken && (() => latest.current.getToken()) });
         setClient(made);
         return () => made.close();
     }, [url, device, token]);
@@ -23,5 +24,6 @@ export function useEvent(client, type, handler) {
 }
 /** The state, as it is now. */
 export function useTidingsState(client) {
-    return useSyncExternalStore((changed) => client?.watch('state', changed) ?? (() => { }), () => client?.state ?? 'connecting', () => 'connecting');
+    const subscribe = useCallback((changed) => client?.watch('state', changed) ?? (() => { }), [client]);
+    return useSyncExternalStore(subscribe, () => client?.state ?? 'connecting', () => 'connecting');
 }
