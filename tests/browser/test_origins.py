@@ -111,7 +111,9 @@ TRY = """async (url) => {
 }"""
 
 
-async def test_a_page_of_another_origin_gets_nowhere_with_the_cookie(start: Start, origin: Any, look: Any) -> None:
+async def test_a_page_of_another_origin_gets_nowhere_with_the_cookie(
+    start: Start, origin: Any, look: Any
+) -> None:
     """Both are on the same site, so that the browser does send it; the inbox believes no cookie at all."""
     (shop, pages), (evil, more) = await origin(), await origin()
     for each in (pages, more):
@@ -124,10 +126,15 @@ async def test_a_page_of_another_origin_gets_nowhere_with_the_cookie(start: Star
     opened = await look(f"{evil}/", cookies=[host])
     assert await opened.evaluate(TRY, url) == ["disconnect", "blocked", "blocked", "blocked"]
     connected = (await server.http.get("/v1/connections", params={"user": "alice"})).json()["data"]
-    assert [connection["device"] for connection in connected if connection["device"] != "stream"] in ([], ["socket"])
+    assert [connection["device"] for connection in connected if connection["device"] != "stream"] in (
+        [],
+        ["socket"],
+    )
 
 
-async def test_a_page_of_another_origin_gets_nowhere_with_a_token_either(start: Start, origin: Any, look: Any) -> None:
+async def test_a_page_of_another_origin_gets_nowhere_with_a_token_either(
+    start: Start, origin: Any, look: Any
+) -> None:
     (shop, _), (evil, pages) = await origin(), await origin()
     server = await start(origins=[shop])
     pages |= with_client(server)
@@ -136,7 +143,9 @@ async def test_a_page_of_another_origin_gets_nowhere_with_a_token_either(start: 
     assert (await opened.evaluate("window.tidings.reason"))["code"] == 4003
 
 
-async def test_a_page_stays_connected_beyond_the_life_of_its_token(start: Start, origin: Any, look: Any) -> None:
+async def test_a_page_stays_connected_beyond_the_life_of_its_token(
+    start: Start, origin: Any, look: Any
+) -> None:
     shop, pages = await origin()
     server = await start(origins=[shop])
     pages |= with_client(server, exp=int(time.time()) + 6)

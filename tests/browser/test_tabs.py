@@ -130,7 +130,9 @@ async def test_two_tabs_have_one_connection_and_everything(server: Server, tabs:
     assert len(await connections(server)) == 1
 
 
-async def test_another_user_in_the_same_browser_has_a_connection_of_their_own(server: Server, tabs: Tabs) -> None:
+async def test_another_user_in_the_same_browser_has_a_connection_of_their_own(
+    server: Server, tabs: Tabs
+) -> None:
     alice, bob = await tabs(), await tabs("bob")
     await server.publish("user:alice", data="for alice")
     await server.publish("user:bob", data="for bob")
@@ -140,7 +142,9 @@ async def test_another_user_in_the_same_browser_has_a_connection_of_their_own(se
 
 
 @pytest.mark.parametrize("how", ["closed", "crashed"])
-async def test_where_the_tab_that_serves_is_gone_another_one_does(server: Server, tabs: Tabs, how: str) -> None:
+async def test_where_the_tab_that_serves_is_gone_another_one_does(
+    server: Server, tabs: Tabs, how: str
+) -> None:
     """Nothing is lost, and nothing comes twice."""
     one, two, three = await tabs(), await tabs(), await tabs()
     for n in range(5):
@@ -160,7 +164,9 @@ async def test_where_the_tab_that_serves_is_gone_another_one_does(server: Server
         await has(tab, [*range(10), "after"])
 
 
-async def test_where_the_tab_that_serves_is_frozen_another_one_does(server: Server, attended_tabs: Tabs) -> None:
+async def test_where_the_tab_that_serves_is_frozen_another_one_does(
+    server: Server, attended_tabs: Tabs
+) -> None:
     """And it has missed nothing once it is thawed."""
     one, two = await attended_tabs(), await attended_tabs()
     await server.publish("user:alice", data=0)
@@ -257,7 +263,9 @@ async def test_an_evicted_device_is_evicted_in_all_tabs(server: Server, tabs: Ta
     await one_connection(server)
 
 
-async def test_where_the_browser_has_no_locks_each_tab_is_by_itself(server: Server, tabs: Tabs, visit: Visit) -> None:
+async def test_where_the_browser_has_no_locks_each_tab_is_by_itself(
+    server: Server, tabs: Tabs, visit: Visit
+) -> None:
     one = await tabs()
     await one.context.add_init_script("delete Navigator.prototype.locks")
     two = await tabs()
