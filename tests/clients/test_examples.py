@@ -162,7 +162,25 @@ async def test_the_page_shows_events_and_says_something(
     assert await page.locator("li").count() == 1
 
 
-async def test_the_component_is_built(programs: Programs, tmp_path: Path) -> None:
-    bundle = tmp_path / "orders.js"
-    await node.bundle(programs, EXAMPLES / "react/Orders.jsx", bundle)
-    assert "has been shipped" in bundle.read_text()
+async def test_the_component_shows_events(
+    server: Server, visit: Visit, programs: Programs, tmp_path: Path
+) -> None:
+    """In StrictMode, where React mounts everything twice."""
+    (tmp_path / "page.jsx").write_text(f"""
+        import {{ StrictMode }} from 'react'
+        import {{ createRoot }} from 'react-dom/client'
+        import {{ Orders }} from '{EXAMPLES}/react/Orders.jsx'
+        const getToken = async () => '{token("alice")}'
+        const root = createRoot(document.getElementById('root'))
+        root.render(<StrictMode><Orders url='{server.url}' getToken={{getToken}} /></StrictMode>)
+    """)
+    await node.bundle(programs, tmp_path / "page.jsx", tmp_path / "page.js")
+    page = await visit(f"{server.url}/healthz")
+    await page.set_content('<!doctype html><div id="root"></div>')
+    await page.add_script_tag(path=tmp_path / "page.js", type="module")
+    await page.get_by_text("Up to date").wait_for()
+    for order in (17, 18):
+        await server.publish("user:alice", "order.shipped", {"order": order})
+    await page.get_by_text("Order 18 has been shipped").wait_for()
+    shown = await page.locator("li").all_text_contents()
+    assert shown == ["Order 17 has been shipped", "Order 18 has been shipped"]
