@@ -22,6 +22,7 @@ BOUND: Final = 120.0
 SOME: Final = 50
 """Clients that an event is sent to: to all of them it would be this process that is measured."""
 BETWEEN: Final = 0.5
+LATE: Final = 0.25
 
 
 class Door:
@@ -61,7 +62,7 @@ class Guest:
 async def homecoming(play: Play) -> None:
     """SIGTERM of the instance that has all clients, while events go on; the other takes them in."""
     size, window = play.count(5000, 300), play.count(60, 3)
-    async with play.stage(2, DRAIN_TIMEOUT=str(window)) as stage:
+    async with play.stage(2, DRAIN_TIMEOUT=str(window), HEARTBEAT="120") as stage:
         door = Door(stage)
         async with proxying(door.connect) as proxy, _guests(proxy, size) as guests:
             gc.collect()
@@ -69,6 +70,7 @@ async def homecoming(play: Play) -> None:
             door.leads_to = 1
             begun, arrived = monotonic(), len(door.came)
             ending = asyncio.create_task(stage.instances[0].terminate())
+            watching = asyncio.create_task(_lateness(ending))
             async with Publisher(stage.instances[1].url, ADMIN_KEY) as publisher:
                 while not ending.done():
                     await _send(publisher, guests, play.rng)
@@ -76,7 +78,8 @@ async def homecoming(play: Play) -> None:
             await ending
             gc.unfreeze()
             await until(lambda: all(len(guest.got) >= len(guest.sent) for guest in guests), BOUND)
-            _tell(play, [at - begun for at in door.came[arrived:]], guests)
+            late = await watching
+            _tell(play, [at - begun for at in door.came[arrived:]], guests, late)
 
 
 async def _send(publisher: Publisher, guests: list[Guest], rng: Random) -> None:
@@ -87,14 +90,27 @@ async def _send(publisher: Publisher, guests: list[Guest], rng: Random) -> None:
     await publisher.send([f"user:{guest.user}" for guest in some], "t", number)
 
 
-def _tell(play: Play, came: list[float], guests: list[Guest]) -> None:
+async def _lateness(ending: asyncio.Task[None]) -> float:
+    """Return for how long this process did nothing of what was due: nobody can have come in that time."""
+    most = 0.0
+    while not ending.done():
+        begun = monotonic()
+        await asyncio.sleep(0.05)
+        most = max(most, monotonic() - begun - 0.05)
+    return most
+
+
+def _tell(play: Play, came: list[float], guests: list[Guest], late: float) -> None:
     size = len(guests)
     seconds = Counter(int(at - came[0]) for at in came)
     average = len(came) / ceil(came[-1] - came[0])
     once = sum(guest.got == guest.sent for guest in guests)
     play.figure(f"{size} clients came back within", came[-1], "s")
     play.figure("connections that were made for it, for each client", len(came) / size, most=1)
-    play.figure("most in one second, of the average", max(seconds.values()) / average, "×", most=2)
+    play.figure("this process, which has them all, was late by at most", late, "s")
+    # Whoever was held up here comes together with the next ones, which says nothing of the clients.
+    most = 2 if late <= LATE else None
+    play.figure("most in one second, of the average", max(seconds.values()) / average, "×", most=most)
     play.figure("clients that were without a connection", sum(g.offline > 0 for g in guests), most=0)
     play.figure("clients that got every event once and in order", 100 * once / size, "%", least=100)
 
