@@ -225,6 +225,17 @@ async def test_beyond_its_bound_it_lets_go_and_comes_back_for_the_rest(start: St
         assert [event.data for event in await take(tidings, total - 1)] == list(range(1, total))
 
 
+async def test_closing_does_not_wait_for_what_nobody_takes(server: Server) -> None:
+    events = [{"to": "user:alice", "type": "t", "data": n} for n in range(1000)]
+    for _ in range(2):
+        await server.http.post("/v1/events/batch", json={"events": events})
+    async with Tidings(server.url, token("alice")) as tidings:
+        await eventually(lambda: tidings._handling.inflow.full)
+        async with asyncio.timeout(PATIENCE):  # a heartbeat is 25 s
+            await tidings.aclose()
+    assert tasks_of_clients() == []
+
+
 async def test_a_consumer_that_is_a_little_slow_is_waited_for(server: Server) -> None:
     for first in range(0, 3000, 1000):
         events = [{"to": "user:alice", "type": "t", "data": n} for n in range(first, first + 1000)]

@@ -84,7 +84,7 @@ class Line:
         try:
             token = await self._tokens.current(self._loop.time())
         except Exception as error:  # whatever it is: who has no token now may have one later
-            raise NoConnection(f"no token: {error or type(error).__name__}") from error
+            raise NoConnection(f"no token: {str(error) or type(error).__name__}") from error
         return await open_link(self._sink.address(), token, self._taken)
 
     def _taken(self, stream: Stream | None, frame: Frame) -> Awaitable[None] | None:

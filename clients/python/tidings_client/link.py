@@ -60,12 +60,11 @@ class Link:
             await self._socket.send(json.dumps(frame))
 
     async def close(self) -> None:
-        """Close, as one who leaves; at once where this is cancelled."""
+        """Close, as one who leaves; at once where this is cancelled. What is not read yet is left."""
         try:
             await self._socket.close()
-            await self.until()
         finally:
-            self.drop()
+            await self.gone()
 
     def drop(self) -> None:
         """End it without a word."""
