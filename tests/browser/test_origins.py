@@ -177,14 +177,17 @@ async def test_a_page_comes_back_with_a_new_token_where_the_old_one_is_dead(
 
 
 async def test_a_bell_reads_the_inbox_with_a_new_token_too(start: Start, origin: Any, look: Any) -> None:
+    """Here the page has a client already, so that it is the inbox that finds the token dead."""
     shop, pages = await origin()
     server = await start(origins=[shop])
     pages |= {
         "/": page("<tidings-bell></tidings-bell>"),
         "/page.js": f"""
             import '/client/bell.js'
+            import {{ connect }} from '/client/index.js'
             const bell = document.querySelector('tidings-bell')
             bell.url = '{server.url}'
+            bell.client = connect({{ url: bell.url, token: '{token("alice")}' }})
             bell.getToken = async () => (await fetch('/token')).text()""",
         "/token": token("alice", jti="stolen"),
     }
@@ -197,6 +200,7 @@ async def test_a_bell_reads_the_inbox_with_a_new_token_too(start: Start, origin:
     await button.click()
     await opened.get_by_role("button", name="Order 17").click()
     await expect(opened.get_by_role("button", name="Notifications", exact=True)).to_be_visible()
+    assert len((await server.http.get("/v1/connections")).json()["data"]) == 1
 
 
 async def test_a_page_that_was_offline_is_back_at_once_and_has_missed_nothing(
