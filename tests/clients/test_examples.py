@@ -134,17 +134,15 @@ async def test_the_backend_gives_tokens_and_sends(server: Server, programs: Prog
     await program.process.communicate()
 
 
+@pytest.mark.parametrize("named", [False, True])
 async def test_the_page_shows_events_and_says_something(
-    start: Start,
-    visit: Visit,
-    programs: Programs,
-    tmp_path: Path,
+    start: Start, visit: Visit, programs: Programs, tmp_path: Path, *, named: bool
 ) -> None:
     site = await programs.python(
         "-m", "http.server", "0", "--bind", "127.0.0.1", "-d", EXAMPLES / "browser", folder=tmp_path
     )
     origin = re.findall(r"http://[^/]+", await site.line())[0]
-    server = await start(origins=(origin,))
+    server = await start(origins=(origin,) if named else ())
     await server.publish("user:alice", "hello", {"text": "<b>It works</b>"})
     words = token("alice", rooms=["chat"], publish=["room:chat"])
     page = await visit(f"{origin}/#{server.url}|{words}")

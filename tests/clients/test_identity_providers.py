@@ -1,5 +1,6 @@
 """Tokens in the shape of well-known identity providers, against a service that has only their JWKS URL."""
 
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -59,10 +60,14 @@ async def accepted(server: Server, token: str, **query: Any) -> Device:
 
 
 async def refusal(server: Server, token: str) -> str:
+    """Return why a token is refused, as its socket is told; a question over HTTP is told the same."""
     with pytest.raises(InvalidStatus) as refused:
         await server.device(token=token)
     assert refused.value.response.status_code == 401
-    return (refused.value.response.body or b"").decode()
+    headers = {"Authorization": f"Bearer {token}"}
+    detail: str = (await server.http.get("/v1/inbox/unread", headers=headers)).json()["detail"]
+    assert json.loads(refused.value.response.body or b"")["detail"] == detail
+    return detail
 
 
 def auth0(**more: Any) -> dict[str, Any]:
