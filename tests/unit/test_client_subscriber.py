@@ -15,11 +15,13 @@ from tidings_client import Closed, CommandFailed, Ended, FileStore, Unauthorized
 from tidings_client.commands import BOUND, Commands
 from tidings_client.course import LIMITED, LONGEST, Course, Ending
 from tidings_client.events import event_of
+from tidings_client.handling import Handling
 from tidings_client.inflow import Inflow
 from tidings_client.pace import Pace
 from tidings_client.progress import Arrivals, Place, Stream, handled_by
 from tidings_client.tokens import TokenClock, TokenSource, claims_of, life_of
 from tidings_client.urls import base_url, socket_url
+from tidings_client.watchers import Watchers
 
 HERE, THERE = Stream("log", "alice"), Stream("another log", "alice")
 LOST = Ending(None, "lost")
@@ -178,6 +180,23 @@ def test_positions_of_another_log_say_nothing_about_this_one() -> None:
     # The former connection may still bring some.
     assert not arrivals.is_new(HERE, {"type": "event", "position": 101})
     assert arrivals.is_new(THERE, {"type": "event", "position": 2})
+
+
+async def test_of_another_log_nothing_is_handled_yet() -> None:
+    handling = Handling(None, "key", Watchers())
+    event = {"type": "event", "position": 7, "to": "everyone", "event": "t", "time": "2026-11-24T03:09:41Z"}
+    for stream in (HERE, THERE):
+        handling.take(stream, {"type": "welcome", "log": stream.log, "user": stream.user, "position": 0})
+        if stream == HERE:
+            handling.take(stream, event)
+            await handling.next()
+            await handling.done()
+    assert handling.place == Place(HERE, 7)
+    waiting = asyncio.ensure_future(handling.next())
+    await asyncio.sleep(0)
+    assert handling.place is None
+    handling.inflow.end()
+    assert await waiting is None
 
 
 def test_what_has_no_position_is_always_new() -> None:

@@ -46,7 +46,7 @@ class Link:
         self._taken = taken
         self._silence = SILENT
         self._heard = loop.time()
-        self._waits = False
+        self._waits = self._doubted = False
         self._watch = loop.call_later(SILENT, self._look)
         self._reader = loop.create_task(self._read())
 
@@ -124,10 +124,12 @@ class Link:
         """Drop a link over which nothing has come for too long."""
         now = self._loop.time()
         left = self._silence - (0 if self._waits else now - self._heard)
-        if left <= 0:
+        if left <= 0 and self._doubted:
             self.drop()
-        else:
-            self._watch = self._loop.call_later(left, self._look)
+            return
+        # If this process did not run, something may have come that it has not read yet.
+        self._doubted = left <= 0
+        self._watch = self._loop.call_later(left if left > 0 else self._silence / 10, self._look)
 
 
 async def open_link(url: str, token: str | None, taken: Taken) -> Link:
