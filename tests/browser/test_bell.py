@@ -166,6 +166,15 @@ async def test_what_replaces_another_counts_once(server: Server, scene: Scene) -
     await expect(bell(page)).to_have_accessible_name("Notifications, 1 unread")
 
 
+async def test_a_count_that_is_not_all_says_so(server: Server, scene: Scene) -> None:
+    count = {"unread": 50, "more": True, "position": 9}
+    page = await scene()
+    await page.context.route("**/v1/inbox/unread", lambda route: route.fulfill(json=count))
+    await page.reload()
+    await expect(bell(page)).to_have_accessible_name("Notifications, 50 or more unread")
+    await expect(page.locator("tidings-bell .badge")).to_have_text("50+")
+
+
 async def test_what_is_taken_back_goes(server: Server, scene: Scene) -> None:
     """And where it had the focus, the next one has it."""
     wrong = await server.publish("user:alice", data={"title": "Wrong"})
@@ -351,10 +360,16 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_all_that_is_written_can_be_read(server: Server, scene: Scene, scheme: str) -> None:
+@pytest.mark.parametrize(("scheme", "still"), [("light", True), ("dark", False)])
+async def test_all_that_is_written_can_be_read(
+    server: Server, scene: Scene, scheme: str, *, still: bool
+) -> None:
     await server.publish("user:alice", data=SHIPPED)
-    page = await scene(color_scheme=scheme, reduced_motion="reduce", viewport={"width": 360, "height": 640})
+    page = await scene(
+        color_scheme=scheme,
+        reduced_motion="reduce" if still else None,
+        viewport={"width": 360, "height": 640},
+    )
     await bell(page).click()
     await expect(page.get_by_role("listitem")).to_have_count(1)
     await page.get_by_role("listitem").hover()

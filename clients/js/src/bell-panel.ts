@@ -66,7 +66,7 @@ export class Panel {
     const inside = panel.contains(this.#root.activeElement)
     button.setAttribute('aria-expanded', 'false')
     if (inside) button.focus()
-    if (panel.matches(':popover-open')) panel.hidePopover()
+    panel.hidePopover?.()
     panel.classList.remove('open')
     this.session?.inbox.rest()
     this.paint()

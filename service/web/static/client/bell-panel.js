@@ -63,8 +63,7 @@ export class Panel {
         button.setAttribute('aria-expanded', 'false');
         if (inside)
             button.focus();
-        if (panel.matches(':popover-open'))
-            panel.hidePopover();
+        panel.hidePopover?.();
         panel.classList.remove('open');
         this.session?.inbox.rest();
         this.paint();
