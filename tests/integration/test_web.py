@@ -71,6 +71,11 @@ async def test_what_a_browser_has_it_need_not_load_again(visitor: httpx.AsyncCli
         again = await visitor.get("/admin", headers=headers)
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["content-security-policy"] == first.headers["content-security-policy"]
+        etag = first.headers["etag"]
+        for known in (f"W/{etag}", f'"another", W/{etag}', "*"):  # a proxy that compresses makes it weak
+            assert (await visitor.get("/admin", headers={"If-None-Match": known})).status_code == 304
+        for other in ("", '"another"', etag.strip('"'), f"W/{etag[:-2]}"):
+            assert (await visitor.get("/admin", headers={"If-None-Match": other})).status_code == 200
         assert (await visitor.get("/assets/base.css", headers=headers)).status_code == 200
         assert (await visitor.head("/admin")).status_code == 200
 
