@@ -9,11 +9,11 @@ export function access(app) {
   const list = listing(app, {
     label: 'Revocations in force', empty: 'No revocation is in force.', address: () => '/v1/revocations',
     columns: [
-      { name: 'What', wide: true, cell: (one) => (one.jti === null ? userLink(one.user) : h('span', { class: 'mono' }, one.jti)) },
+      { name: 'What', kind: 'wide', cell: (one) => (one.jti === null ? userLink(one.user) : h('span', { class: 'mono' }, one.jti)) },
       { name: 'Kind', cell: kind },
       { name: 'Since', cell: ({ created_at }) => moment(created_at) },
       { name: 'By', cell: ({ created_by }) => h('span', { class: 'mono' }, created_by) },
-      { name: 'Position', number: true, cell: ({ position }) => count(position) },
+      { name: 'Position', kind: 'number', cell: ({ position }) => count(position) },
     ],
     actions: [{
       text: 'Lift', named: (one) => one.jti ?? one.user,
@@ -29,7 +29,7 @@ export function access(app) {
   const erasures = listing(app, {
     label: 'Erasures', empty: 'No erasure is under way.', address: () => '/v1/erasures',
     columns: [
-      { name: 'User', wide: true, cell: ({ user }) => userLink(user) },
+      { name: 'User', kind: 'wide', cell: ({ user }) => userLink(user) },
       { name: 'Asked for', cell: ({ requested_at }) => moment(requested_at) },
     ],
   })

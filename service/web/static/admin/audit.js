@@ -20,8 +20,8 @@ export function audit(app) {
       { name: 'When', cell: ({ at }) => moment(at) },
       { name: 'By', cell: ({ actor: by }) => h('span', { class: 'mono' }, by) },
       { name: 'What', cell: ({ action: what }) => what },
-      { name: 'Subject', wide: true, cell: ({ subject: whom }) => whom },
-      { name: 'Detail', wide: true, cell: ({ detail }) => h('code', { class: 'clip' }, JSON.stringify(detail)) },
+      { name: 'Subject', kind: 'wide', cell: ({ subject: whom }) => whom },
+      { name: 'Detail', kind: 'wide', cell: ({ detail }) => h('code', { class: 'clip' }, JSON.stringify(detail)) },
       { name: 'Request', cell: ({ request_id }) => h('span', { class: 'mono', title: request_id }, request_id.slice(0, 8)) },
     ],
   })

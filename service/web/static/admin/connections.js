@@ -21,11 +21,11 @@ export function connectionList(app, wanted) {
   return listing(app, {
     label: 'Connections', empty: 'Nobody is connected.', address: () => '/v1/connections', filters: wanted,
     columns: [
-      { name: 'User', wide: true, cell: ({ user }) => userLink(user) },
+      { name: 'User', kind: 'wide', cell: ({ user }) => userLink(user) },
       { name: 'Device', cell: ({ device }) => device },
       { name: 'State', cell: ({ state }) => stateBadge(state) },
-      { name: 'Behind', number: true, cell: ({ written, acked }) => behind(written, acked) },
-      { name: 'Rooms', number: true, cell: ({ rooms }) => count(rooms) },
+      { name: 'Behind', kind: 'number', cell: ({ written, acked }) => behind(written, acked) },
+      { name: 'Rooms', kind: 'number', cell: ({ rooms }) => count(rooms) },
       { name: 'Since', cell: ({ since }) => moment(since) },
       { name: 'Instance', cell: ({ instance }) => h('span', { class: 'mono', title: instance }, instance.slice(0, 8)) },
     ],

@@ -27,7 +27,7 @@ export function event(app, position) {
     label: 'Deliveries', empty: 'It is for no device: nobody with a right to it has ever connected.',
     address: () => path`/v1/events/${position}/deliveries`, got: (answer) => answer.counts && total(answer.counts),
     columns: [
-      { name: 'User', wide: true, cell: ({ user }) => userLink(user) },
+      { name: 'User', kind: 'wide', cell: ({ user }) => userLink(user) },
       { name: 'Device', cell: ({ device }) => device },
       { name: 'State', cell: ({ state }) => badge(state, KINDS[state]) },
       { name: 'Why', cell: ({ reason }) => (reason ? WHY[reason] ?? reason : '–') },
@@ -61,6 +61,6 @@ export function event(app, position) {
   const node = h('div', { class: 'stack' },
     head(`Event ${position}`, h('a', { href: '#/events' }, '← All events'), recall),
     h('section', { class: 'card pair' }, facts, data),
-    listCard('Deliveries', list, counts))
+    listCard('Deliveries', list, { between: counts }))
   return { node, refresh }
 }

@@ -25,7 +25,7 @@ function tail(app) {
       { name: 'Time', cell: ({ time }) => moment(time) },
       { name: 'To', cell: ({ to }) => addressLink(to) },
       { name: 'Type', cell: (one) => (one.recalled ? [one.event, ' ', badge('recalled', 'bad')] : one.event) },
-      { name: 'Data', wide: true, cell: ({ data }) => h('code', { class: 'clip' }, JSON.stringify(data)) },
+      { name: 'Data', kind: 'widest', cell: ({ data }) => h('code', { class: 'clip' }, JSON.stringify(data)) },
     ],
   })
   let isFollowing = true
@@ -42,7 +42,6 @@ function tail(app) {
   }
 
   follow(true)
-  list.pager.append(toggle)
   const refresh = () => {
     const isDue = isFollowing || asked
     asked = false
@@ -52,6 +51,6 @@ function tail(app) {
     head('Events', 'What was sent, to whomever, newest first.'),
     sender(app),
     filters('Filter events', [field('To', address), field('Type', type)], list.restart),
-    listCard('The newest', list))
+    listCard('The newest', list, { control: toggle }))
   return { node, refresh }
 }

@@ -13,7 +13,7 @@ export function keys(app) {
   const list = listing(app, {
     label: 'API keys', empty: 'There is no API key yet.', address: () => '/v1/keys',
     columns: [
-      { name: 'Name', wide: true, cell: ({ name, id }) => [h('b', {}, name), ' ', h('small', { class: 'mono quiet' }, id)] },
+      { name: 'Name', kind: 'wide', cell: ({ name, id }) => [h('b', {}, name), ' ', h('small', { class: 'mono quiet' }, id)] },
       { name: 'May', cell: ({ scopes }) => scopes.flatMap((scope) => [badge(scope, scope === 'admin' ? 'warn' : ''), ' ']) },
       { name: 'Reaches', cell: ({ addresses }) => addresses?.join(', ') ?? 'any address' },
       { name: 'Limits', cell: limits },

@@ -5,12 +5,12 @@ import { button, h, say } from './dom.js'
  * A table that shows one page of a list again and again. Its rows stay where they are and change what they show:
  * nothing moves under the pointer. On a phone each row is a card.
  *
- * columns: { name, cell(item) → text or nodes, wide?, number? }; actions: { text, kind, run(item), when?(item) }
+ * columns: { name, cell(item) → text or nodes, kind?: 'number', 'wide' or 'widest' }; actions: { text, kind, run(item), when?(item) }
  */
 export function table({ label, columns, actions = [], empty }) {
   const rows = []
   const body = h('tbody', { role: 'rowgroup' })
-  const heads = columns.map(({ name, number }) => h('th', { role: 'columnheader', scope: 'col', class: number && 'number' }, name))
+  const heads = columns.map(({ name, kind }) => h('th', { role: 'columnheader', scope: 'col', class: kind }, name))
   if (actions.length) heads.push(h('th', { role: 'columnheader', scope: 'col' }, h('span', { class: 'unseen' }, 'Actions')))
   const grid = h('table', { role: 'table', 'aria-label': label, class: 'hidden' },
     h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, heads)), body)
@@ -35,8 +35,7 @@ export function table({ label, columns, actions = [], empty }) {
 
 function row(columns, actions) {
   let item
-  const cells = columns.map(({ name, wide, number }) =>
-    h('td', { role: 'cell', 'data-name': name, class: [wide && 'wide', number && 'number'].filter(Boolean).join(' ') }))
+  const cells = columns.map(({ name, kind }) => h('td', { role: 'cell', 'data-name': name, class: kind }))
   const buttons = actions.map(({ text, kind, run }) => button(text, () => run(item), `small ${kind ?? ''}`))
   const last = actions.length ? [h('td', { role: 'cell', class: 'actions' }, h('div', { class: 'row' }, buttons))] : []
   const node = h('tr', { role: 'row' }, cells, last)
@@ -100,9 +99,9 @@ export function listing(app, { address, filters = () => ({}), cursor = 'after', 
     first.disabled = page === 1
     next.disabled = coming === null
     say(where, `Page ${page}`)
+    pages.classList.toggle('idle', page === 1 && coming === null)
   }
 
-  first.disabled = next.disabled = true
-  const pager = h('nav', { class: 'row pager', 'aria-label': `Pages: ${options.label}` }, where, first, next)
-  return { node: shown.node, pager, refresh, restart: () => turn(null, 1), get page() { return page } }
+  const pages = h('nav', { class: 'row pages idle', 'aria-label': `Pages: ${options.label}` }, where, first, next)
+  return { node: shown.node, pages, refresh, restart: () => turn(null, 1) }
 }

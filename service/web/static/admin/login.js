@@ -29,7 +29,7 @@ export function login(opened, reason = '') {
       h('p', { class: 'quiet' }, 'Watch the service, find out where an event is, take access away.'),
       form({ class: 'stack' }, enter,
         field('Admin key', key, 'TIDINGS_ADMIN_KEY, or an API key with the scope admin. It stays in this page’s memory: closing or reloading the page forgets it.'),
-        note, go)))
+        go, note)))
 }
 
 function why(problem) {

@@ -13,7 +13,7 @@ export function overview(app) {
     figure('Users connected', ({ total }) => count(total.users)),
     figure('Delivered', ({ total }) => count(total.delivered)),
     figure('Instances', ({ total }) => count(total.instances)),
-    figure('Log confirmed', (stats) => seconds(oldest(stats)), 'ago, by the slowest instance'),
+    figure('Log confirmed', (stats) => ago(oldest(stats))),
   ]
   const charts = [
     chart({ title: 'Delivered', hint: 'events a second, all instances', lines: [{ name: 'delivered' }], format: rate }),
@@ -25,14 +25,14 @@ export function overview(app) {
     }),
   ]
   const instances = table({ label: 'Instances', empty: 'No instance has told its figures yet.', columns: [
-    { name: 'Instance', wide: true, cell: ({ instance }) => h('a', { class: 'mono', href: `#/connections/@${instance}` }, instance.slice(0, 12)) },
+    { name: 'Instance', kind: 'wide', cell: ({ instance }) => h('a', { class: 'mono', href: `#/connections/@${instance}` }, instance.slice(0, 12)) },
     { name: 'Version', cell: ({ version }) => version ?? '–' },
     { name: 'Started', cell: ({ started_at }) => moment(started_at) },
-    { name: 'Live', number: true, cell: ({ stats }) => count(stats?.connections.live ?? 0) },
-    { name: 'Catching up', number: true, cell: ({ stats }) => count(stats?.connections.catching_up ?? 0) },
-    { name: 'Delivered', number: true, cell: ({ stats }) => count(stats?.delivered) },
-    { name: 'Position', number: true, cell: ({ stats }) => count(stats?.position) },
-    { name: 'Log confirmed', number: true, cell: ({ stats }) => (stats ? `${seconds(stats.head_confirmed_age)} ago` : '–') },
+    { name: 'Live', kind: 'number', cell: ({ stats }) => count(stats?.connections.live ?? 0) },
+    { name: 'Catching up', kind: 'number', cell: ({ stats }) => count(stats?.connections.catching_up ?? 0) },
+    { name: 'Delivered', kind: 'number', cell: ({ stats }) => count(stats?.delivered) },
+    { name: 'Position', kind: 'number', cell: ({ stats }) => count(stats?.position) },
+    { name: 'Log confirmed', kind: 'number', cell: ({ stats }) => ago(stats?.head_confirmed_age) },
   ] })
 
   function drawn() {
@@ -51,13 +51,15 @@ export function overview(app) {
   return { node, refresh: async () => {}, drawn }
 }
 
+const ago = (value) => (value === null || value === undefined ? '–' : `${seconds(value)} ago`)
+
 function oldest({ instances }) {
   const ages = instances.filter(({ stats }) => stats).map(({ stats }) => stats.head_confirmed_age)
   return ages.length ? Math.max(...ages) : null
 }
 
-function figure(name, value, hint) {
+function figure(name, value) {
   const shown = h('dd', {}, '–')
-  const node = h('div', { class: 'card figure' }, h('dt', {}, name), shown, hint && h('dd', { class: 'quiet' }, hint))
+  const node = h('div', { class: 'card figure' }, h('dt', {}, name), shown)
   return { node, show: (stats) => say(shown, value(stats)) }
 }

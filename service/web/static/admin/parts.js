@@ -10,9 +10,9 @@ export function card(title, ...content) {
 }
 
 /** A card with a table in it, its title and its pages above. */
-export function listCard(title, list, ...between) {
+export function listCard(title, list, { control, between } = {}) {
   return h('section', { class: 'card stack' },
-    h('div', { class: 'row between' }, h('h2', {}, title), list.pager), between, list.node)
+    h('div', { class: 'row between' }, h('h2', {}, title), h('div', { class: 'row' }, list.pages, control)), between, list.node)
 }
 
 /** Asks for a name, and goes to the address that shows it. */

@@ -13,9 +13,9 @@ export function rooms(app, room) {
   const members = listing(app, {
     label: 'Members', empty: 'Nobody is a member of this room.', address: () => path`/v1/rooms/${room}/members`,
     columns: [
-      { name: 'User', wide: true, cell: ({ user }) => userLink(user) },
+      { name: 'User', kind: 'wide', cell: ({ user }) => userLink(user) },
       { name: 'Made by', cell: ({ source }) => badge(source === 'api' ? 'the API' : 'their own joining') },
-      { name: 'Since position', number: true, cell: ({ since }) => count(since) },
+      { name: 'Since position', kind: 'number', cell: ({ since }) => count(since) },
     ],
     actions: [{
       text: 'Remove', kind: 'danger', named: ({ user }) => user,
@@ -31,9 +31,9 @@ export function rooms(app, room) {
   const present = listing(app, {
     label: 'Connected', empty: 'Nobody in this room is connected.', address: () => path`/v1/rooms/${room}/presence`,
     columns: [
-      { name: 'User', wide: true, cell: ({ user }) => userLink(user) },
+      { name: 'User', kind: 'wide', cell: ({ user }) => userLink(user) },
       { name: 'Shown as', cell: ({ info }) => info?.name ?? (info === null ? '–' : JSON.stringify(info)) },
-      { name: 'Connections', number: true, cell: ({ devices }) => count(devices) },
+      { name: 'Connections', kind: 'number', cell: ({ devices }) => count(devices) },
       { name: 'Since', cell: ({ since }) => moment(since) },
     ],
   })
@@ -49,7 +49,7 @@ export function rooms(app, room) {
   }, field('Add a user', user), h('button', { type: 'submit' }, 'Add'))
 
   const node = h('div', { class: 'stack' }, top, card(null, ask),
-    h('div', { class: 'pair' }, listCard('Members', members, add), listCard('Connected', present)))
+    h('div', { class: 'pair' }, listCard('Members', members, { between: add }), listCard('Connected', present)))
   return { node, refresh: () => Promise.all([members.refresh(), present.refresh()]) }
 }
 

@@ -36,7 +36,7 @@ export function start(body, profile) {
 /** What tells this service from others: its profile, by colour and by name, and its host. */
 function band(profile) {
   return h('header', { class: 'band' },
-    h('img', { src: '/favicon.ico', alt: '', width: 24, height: 24 }),
+    h('img', { src: '/assets/favicon.svg', alt: '', width: 24, height: 24 }),
     h('strong', {}, 'Tidings'),
     h('span', { class: 'badge profile' }, profile),
     h('span', { class: 'host mono' }, location.host))

@@ -21,11 +21,11 @@ function deviceList(app, user) {
   return listing(app, {
     label: 'Devices', empty: 'This user has no devices.', address: () => path`/v1/users/${user}/devices`,
     columns: [
-      { name: 'Device', wide: true, cell: ({ device }) => device },
+      { name: 'Device', kind: 'wide', cell: ({ device }) => device },
       { name: 'Connected', cell: ({ connected: here }) => (here ? badge('connected', 'good') : badge('no')) },
-      { name: 'To come', number: true, cell: ({ behind }) => (behind ? badge(`${count(behind)} events`, 'warn') : 'nothing') },
-      { name: 'Lag', number: true, cell: ({ lag }) => `${count(lag)} pos.` },
-      { name: 'Cursor', number: true, cell: ({ cursor }) => count(cursor) },
+      { name: 'To come', kind: 'number', cell: ({ behind }) => (behind ? badge(`${count(behind)} events`, 'warn') : 'nothing') },
+      { name: 'Lag', kind: 'number', cell: ({ lag }) => `${count(lag)} pos.` },
+      { name: 'Cursor', kind: 'number', cell: ({ cursor }) => count(cursor) },
       { name: 'Last seen', cell: ({ seen_at }) => moment(seen_at) },
     ],
     actions: [{
@@ -45,9 +45,9 @@ function roomList(app, user) {
   return listing(app, {
     label: 'Rooms', empty: 'This user is in no room.', address: () => path`/v1/users/${user}/rooms`,
     columns: [
-      { name: 'Room', wide: true, cell: ({ room }) => roomLink(room) },
+      { name: 'Room', kind: 'wide', cell: ({ room }) => roomLink(room) },
       { name: 'Made by', cell: ({ source }) => badge(source === 'api' ? 'the API' : 'their own joining') },
-      { name: 'Since position', number: true, cell: ({ since }) => count(since) },
+      { name: 'Since position', kind: 'number', cell: ({ since }) => count(since) },
     ],
   })
 }

@@ -1,5 +1,7 @@
 /** For how long figures are kept. */
 export const SPAN = 180_000
+/** Rates over less would jump about. */
+const APART = 1500
 /** Over how long the latency is taken together. */
 const WINDOW = 15_000
 
@@ -15,6 +17,7 @@ export class Watch {
   }
 
   async take() {
+    if (Date.now() - (this.#read.at(-1)?.at ?? 0) < APART) return
     const [stats, text] = await Promise.all([this.#api.get('/stats'), this.#api.text('GET', '/metrics')])
     const now = { at: Date.now(), delivered: stats.total.delivered, ...figures(text) }
     const before = this.#read.at(-1)
