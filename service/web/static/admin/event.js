@@ -39,9 +39,18 @@ export function event(app, position) {
     counts.replaceChildren(...Object.entries(states).map(([state, n]) => badge(`${count(n)} ${state}`, n ? KINDS[state] : '')))
   }
 
+  let isGone = false
   async function refresh() {
-    const one = await app.api.get(path`/v1/events/${position}`)
-    show(one)
+    if (isGone) return
+    try {
+      show(await app.api.get(path`/v1/events/${position}`))
+    } catch (problem) {
+      if (problem.status !== 404) throw problem
+      isGone = true
+      recall.disabled = true
+      node.replaceChildren(top, h('p', { class: 'card empty', role: 'status' }, `It cannot be shown: ${problem.message}.`))
+      return
+    }
     await list.refresh()
   }
 
@@ -58,8 +67,8 @@ export function event(app, position) {
     say(recall, one.recalled ? 'Taken back' : 'Take it back')
   }
 
-  const node = h('div', { class: 'stack' },
-    head(`Event ${position}`, h('a', { href: '#/events' }, '← All events'), recall),
+  const top = head(`Event ${position}`, h('a', { href: '#/events' }, '← All events'), recall)
+  const node = h('div', { class: 'stack' }, top,
     h('section', { class: 'card pair' }, facts, data),
     listCard('Deliveries', list, { between: counts }))
   return { node, refresh }

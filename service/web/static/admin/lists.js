@@ -66,8 +66,8 @@ function put(cell, content) {
  */
 export function listing(app, { address, filters = () => ({}), cursor = 'after', limit = 50, turned, got, ...options }) {
   const shown = table(options)
-  const first = button('First page', () => turn(null, 1), 'small')
-  const next = button('Next page', () => turn(coming, page + 1), 'small')
+  const first = button('First', () => turn(null, 1), 'small')
+  const next = button('Next', () => turn(coming, page + 1), 'small')
   const where = h('span', { class: 'quiet', 'aria-live': 'polite' })
   let at = null
   let page = 1

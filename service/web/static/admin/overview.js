@@ -13,7 +13,7 @@ export function overview(app) {
     figure('Users connected', ({ total }) => count(total.users)),
     figure('Delivered', ({ total }) => count(total.delivered)),
     figure('Instances', ({ total }) => count(total.instances)),
-    figure('Log confirmed', (stats) => ago(oldest(stats))),
+    figure('Since log confirmed', (stats) => seconds(oldest(stats))),
   ]
   const charts = [
     chart({ title: 'Delivered', hint: 'events a second, all instances', lines: [{ name: 'delivered' }], format: rate }),
@@ -32,7 +32,7 @@ export function overview(app) {
     { name: 'Catching up', kind: 'number', cell: ({ stats }) => count(stats?.connections.catching_up ?? 0) },
     { name: 'Delivered', kind: 'number', cell: ({ stats }) => count(stats?.delivered) },
     { name: 'Position', kind: 'number', cell: ({ stats }) => count(stats?.position) },
-    { name: 'Log confirmed', kind: 'number', cell: ({ stats }) => ago(stats?.head_confirmed_age) },
+    { name: 'Log confirmed', kind: 'number', cell: ({ stats }) => (stats ? `${seconds(stats.head_confirmed_age)} ago` : '–') },
   ] })
 
   function drawn() {
@@ -50,8 +50,6 @@ export function overview(app) {
   if (app.watch.stats) drawn()
   return { node, refresh: async () => {}, drawn }
 }
-
-const ago = (value) => (value === null || value === undefined ? '–' : `${seconds(value)} ago`)
 
 function oldest({ instances }) {
   const ages = instances.filter(({ stats }) => stats).map(({ stats }) => stats.head_confirmed_age)

@@ -102,6 +102,7 @@ class Shell {
     document.title = `${found.title} · Tidings admin`
     this.#main.focus({ preventScroll: true })
     scrollTo(0, 0)
+    this.#links.get(found.name).scrollIntoView({ block: 'nearest', inline: 'center' }) // the row on a phone
     return this.refresh()
   }
 
