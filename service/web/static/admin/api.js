@@ -26,7 +26,7 @@ export class Api {
   #key
 
   constructor(key) {
-    if (!/^[\x21-\x7e]+$/.test(key)) throw new Problem(401, 'unauthorized', 'no key looks like this')
+    if (!/^[\x20-\x7e]+$/.test(key)) throw new Problem(401, 'unauthorized', 'no key looks like this')
     this.#key = key
   }
 

@@ -31,8 +31,13 @@ export function button(text, run, kind = '') {
 
 /** A control with its label, and what may help to fill it in. */
 export function field(label, control, hint) {
-  return h('label', { class: 'field' }, h('span', { class: 'label' }, label), control, hint && h('span', { class: 'hint' }, hint))
+  const id = control.id ||= `control-${(controls += 1)}`
+  if (hint) control.setAttribute('aria-describedby', `${id}-hint`)
+  return h('div', { class: 'field' }, h('label', { for: id, class: 'label' }, label), control,
+    hint && h('span', { id: `${id}-hint`, class: 'hint' }, hint))
 }
+
+let controls = 0
 
 export function input(attributes) {
   return h('input', { type: 'text', autocomplete: 'off', autocapitalize: 'off', spellcheck: 'false', ...attributes })

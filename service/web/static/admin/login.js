@@ -3,8 +3,8 @@ import { field, form, h, input, say } from './dom.js'
 
 /** Asks for the key, until one is good; it is handed on in an `Api`, and the field is emptied. */
 export function login(opened, reason = '') {
-  const key = input({ type: 'password', id: 'key', required: true, 'aria-describedby': 'key-note' })
-  const note = h('p', { id: 'key-note', class: 'note-line', role: 'alert' }, reason)
+  const key = input({ type: 'password', id: 'key', required: true })
+  const note = h('p', { class: 'note-line', role: 'alert' }, reason)
   const go = h('button', { type: 'submit', class: 'primary' }, 'Open')
 
   async function enter() {
