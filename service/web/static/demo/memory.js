@@ -3,8 +3,8 @@
 const KEPT = 40
 
 export class Memory {
-  /** In the order in which they are shown. */
-  entries = []
+  /** In the order in which they are shown; what was not known to be sent when the page ended is stale. */
+  entries
   #prefix
   #log
 
@@ -13,6 +13,7 @@ export class Memory {
     const { log, entries = [] } = JSON.parse(read(`${this.#prefix}entries`) ?? '{}')
     this.#log = log
     this.entries = entries
+    for (const entry of entries) if (entry.position === undefined && !entry.refused) entry.stale = true
   }
 
   /** For the client: its own names, apart from the other person's. */

@@ -13,11 +13,12 @@ export class Person extends EventTarget {
   client
   token = ''
   rooms = new Map(ROOMS.map((room) => [room, { joined: false, users: [] }]))
-  /** What came of the last loss of the connection. */
+  /** What this connection began with: how much was replayed, and whether another one was lost before. */
   replay = undefined
   /** Why there is no connection, where the service has said so. */
   trouble = ''
   #said = 0
+  #wasLive = false
 
   constructor(user, other) {
     super()
@@ -42,13 +43,18 @@ export class Person extends EventTarget {
     return this.network.cut && state !== 'closed' && state !== 'unauthorized' ? 'offline' : state
   }
 
+  /** Tells whether an event is for this person and has not come. */
+  misses({ position, to }) {
+    const isMine = to === 'everyone' || to === `user:${this.user}` || this.rooms.get(to.slice('room:'.length))?.joined
+    return Boolean(isMine) && this.state !== 'live' && position > (this.client.position ?? Infinity)
+  }
+
   cut() {
     this.network.sever()
     this.#tell('state')
   }
 
   restore() {
-    this.replay = undefined
     this.network.restore()
     this.#tell('state')
   }
@@ -96,20 +102,21 @@ export class Person extends EventTarget {
 
   #change(state) {
     if (state === 'catching-up') this.#welcome()
-    if (state === 'live') void this.#arrive()
+    if (state === 'live') this.#arrive()
     this.#tell('state')
   }
 
   #welcome() {
     const { log, head } = this.network.welcome
     this.trouble = ''
-    this.replay = { head, count: 0, took: 0 }
+    this.replay = { head, count: 0, took: 0, isReturn: this.#wasLive }
     if (this.memory.belongsTo(log)) this.#tell('reset')
   }
 
   /** Looks who is there, and sends what an earlier run of the page could not: accepted once, by its id. */
-  async #arrive() {
-    await this.#look(true)
+  #arrive() {
+    this.#wasLive = true
+    void this.#look(true)
     for (const entry of this.memory.entries) if (entry.stale) void this.#send(entry)
   }
 
