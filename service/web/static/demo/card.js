@@ -4,6 +4,7 @@ import { Composer } from './composer.js'
 import { avatar, events, h, nameOf, write } from './dom.js'
 import { Row } from './entry.js'
 import { Rooms } from './rooms.js'
+import { typing } from './typing.js'
 
 const STATES = {
   connecting: 'connecting', 'catching-up': 'catching up', live: 'live', offline: 'offline',
@@ -12,7 +13,7 @@ const STATES = {
 
 export class Card {
   #person
-  #state = h('span', { class: 'state', role: 'status' })
+  #state = h('span', { class: 'state' })
   #button = h('button', { type: 'button', class: 'cut', onclick: () => this.#press() })
   #list
   #note = h('p', { class: 'note', role: 'status' })
@@ -25,7 +26,7 @@ export class Card {
     this.#list = h('ol', { class: 'entries', role: 'log', 'aria-label': `Events for ${name}`, tabindex: '0' })
     this.element = h('section', { class: 'person card', 'data-who': person.user, 'aria-label': name },
       h('header', {}, avatar(person.user), h('div', { class: 'name' }, h('h2', {}, name), this.#state), this.#bell(), this.#button),
-      new Rooms(person).element, this.#list, this.#note, new Composer(person).element)
+      new Rooms(person).element, h('div', { class: 'feed' }, this.#list, typing(person)), this.#note, new Composer(person).element)
     person.addEventListener('state', () => this.#paint())
     person.addEventListener('reset', () => this.#reset())
     person.addEventListener('entry', ({ detail }) => this.#show(detail))

@@ -63,7 +63,8 @@ function noteAbout(other, person) {
   if (!network.cut) return ''
   const waiting = person.memory.entries.filter((entry) => entry.position !== undefined && other.misses(entry)).length
   if (!waiting) return `${nameOf(user)} is offline. What you send is in the log and waits for ${nameOf(user)}.`
-  return `${nameOf(user)} is offline. ${events(waiting)} ${waiting === 1 ? 'is' : 'are'} in the log and wait for ${nameOf(user)}.`
+  const wait = waiting === 1 ? 'is in the log and waits' : 'are in the log and wait'
+  return `${nameOf(user)} is offline. ${events(waiting)} ${wait} for ${nameOf(user)}.`
 }
 
 /** What is to be said of somebody who was away. */

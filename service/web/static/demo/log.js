@@ -2,23 +2,28 @@
 
 import { addressOf, events, h, kindOf, nameOf, write } from './dom.js'
 
-const SHOWN = 40
+const SHOWN = 60
 
 export class Log {
   #people
+  /** By position: the event, and what is drawn of it. */
   #cells = new Map()
-  #row = h('ol', { class: 'cells', 'aria-label': 'Positions, newest last' })
+  #row = h('ol', { class: 'cells' })
+  #strip
   #marks
   #words
 
   constructor(people) {
     this.#people = people
-    this.#marks = people.map(({ user }) => h('span', { class: 'mark', 'data-who': user, 'aria-hidden': 'true' }, nameOf(user).charAt(0)))
+    this.#marks = people.map(({ user }) => h('span', { class: 'mark', 'data-who': user, 'aria-hidden': 'true' }, h('span', {}, nameOf(user).charAt(0))))
     this.#words = people.map(({ user }) => h('span', { 'data-who': user }))
+    this.#strip = h('div', { class: 'strip', tabindex: '0', role: 'group', 'aria-label': 'Events by position, newest last' },
+      h('div', { class: 'track' }, this.#row, ...this.#marks))
     this.element = h('section', { class: 'log', 'aria-labelledby': 'log' },
-      h('div', { class: 'about' }, h('h2', { id: 'log' }, 'The log'), h('p', { class: 'standing', role: 'status' }, ...this.#words)),
-      h('div', { class: 'strip' }, this.#row, h('div', { class: 'marks' }, ...this.#marks)))
-    people.forEach((person, which) => this.#attend(person, which))
+      h('h2', { id: 'log' }, 'The log'),
+      h('p', { class: 'standing' }, ...this.#words),
+      this.#strip)
+    for (const person of people) this.#attend(person)
     this.#fill()
   }
 
@@ -38,35 +43,40 @@ export class Log {
   #append(entry) {
     const { position } = entry
     if (position !== undefined && !this.#cells.has(position)) {
-      const cell = made(entry)
-      this.#cells.set(position, { entry, cell })
-      const next = [...this.#cells.keys()].filter((other) => other > position).sort((a, b) => a - b)[0]
-      this.#row.insertBefore(cell, this.#cells.get(next)?.cell ?? null)
+      const after = this.#sorted().find((cell) => cell.entry.position > position)
+      const drawn = made(entry)
+      this.#cells.set(position, { entry, drawn })
+      this.#row.insertBefore(drawn, after?.drawn ?? null)
       if (this.#cells.size > SHOWN) this.#forget()
+      this.#strip.scrollTo({ left: this.#strip.scrollWidth, behavior: 'smooth' })
     }
     this.#place()
   }
 
-  #forget() {
-    const oldest = Math.min(...this.#cells.keys())
-    this.#cells.get(oldest).cell.remove()
-    this.#cells.delete(oldest)
+  #sorted() {
+    return [...this.#cells.values()].sort((a, b) => a.entry.position - b.entry.position)
   }
 
-  /** A person's mark stands behind the last event before those that have not come. */
+  #forget() {
+    const [{ entry, drawn }] = this.#sorted()
+    drawn.remove()
+    this.#cells.delete(entry.position)
+  }
+
+  /** A person's mark stands before the first event that is for them and has not come. */
   #place() {
-    const all = [...this.#cells.values()].sort((a, b) => a.entry.position - b.entry.position)
+    const all = this.#sorted()
     this.#people.forEach((person, which) => {
-      const missed = all.filter(({ entry }) => person.misses(entry))
-      for (const { cell, entry } of all) cell.toggleAttribute(`data-not-${person.user}`, person.misses(entry))
-      this.#marks[which].style.setProperty('--behind', missed.length ? all.length - all.indexOf(missed[0]) : 0)
-      const words = missed.length ? `has ${events(missed.length)} to come` : 'has everything'
-      write(this.#words[which], `${nameOf(person.user)} ${words}`)
+      for (const { entry, drawn } of all) drawn.toggleAttribute(`data-not-${person.user}`, person.misses(entry))
+      const first = all.findIndex(({ entry }) => person.misses(entry))
+      const count = all.filter(({ entry }) => person.misses(entry)).length
+      this.#marks[which].style.setProperty('--at', first < 0 ? all.length : first)
+      write(this.#words[which], `${nameOf(person.user)} ${count ? `has ${events(count)} to come` : 'has everything'}`)
     })
   }
 }
 
 function made({ position, to }) {
-  const title = `to ${addressOf(to)}`
-  return h('li', { 'data-kind': kindOf(to), title }, h('span', { class: 'mono' }, String(position)), h('small', {}, addressOf(to)))
+  const who = addressOf(to)
+  return h('li', { 'data-kind': kindOf(to), title: `#${position} to ${who}` }, h('span', { class: 'mono' }, `#${position}`), h('small', {}, `to ${who}`))
 }

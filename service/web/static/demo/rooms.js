@@ -17,8 +17,8 @@ export class Rooms {
     for (const [room, { joined, users }] of this.#person.rooms) {
       const chip = this.#chips.get(room) ?? this.#make(room)
       chip.setAttribute('aria-pressed', String(joined))
-      chip.setAttribute('aria-label', `Room ${room}${users.length ? `, there: ${users.map(nameOf).join(', ')}` : ''}`)
-      chip.lastChild.replaceChildren(...users.slice(0, 3).map(avatar))
+      chip.setAttribute('aria-label', joined ? `Room ${room}, there: ${users.map(nameOf).join(', ') || 'nobody'}` : `Join room ${room}`)
+      chip.lastChild.replaceChildren(...(joined ? users.slice(0, 3).map(avatar) : ['join']))
     }
   }
 

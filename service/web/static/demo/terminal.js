@@ -21,7 +21,7 @@ export function terminal() {
 
 function shown(what, command) {
   const copy = h('button', { type: 'button', 'aria-label': `Copy: ${what}`, onclick: () => void copied(copy, command) }, 'Copy')
-  return h('div', { class: 'command' }, h('p', {}, what), h('pre', { tabindex: '0', 'aria-label': what }, h('code', {}, command)), copy)
+  return h('div', { class: 'command' }, h('p', {}, what), h('pre', {}, h('code', {}, command)), copy)
 }
 
 async function copied(button, text) {
