@@ -15,7 +15,7 @@ export class Person extends EventTarget {
   rooms = new Map(ROOMS.map((room) => [room, { joined: false, users: [] }]))
   /** What this connection began with: how much was replayed, and whether another one was lost before. */
   replay = undefined
-  /** Why there is no connection, where the service has said so. */
+  /** Why there is no token, where the service has said so. */
   trouble = ''
   #said = 0
   #wasLive = false
@@ -85,7 +85,7 @@ export class Person extends EventTarget {
     const body = JSON.stringify({ user: this.user })
     const answer = await fetch('/demo/token', { method: 'POST', headers: { 'content-type': 'application/json' }, body })
     const told = await answer.json()
-    if (!answer.ok) throw new Error(told.detail)
+    if (!answer.ok) throw new Error((this.trouble = told.detail))
     return (this.token = told.token)
   }
 
@@ -96,7 +96,6 @@ export class Person extends EventTarget {
     client.watch('recalled', ({ recalled }) => this.#takeBack(recalled))
     client.watch('room', () => this.#look())
     client.watch('presence', () => this.#look())
-    client.watch('error', (error) => (this.trouble = error.message))
     client.watch('state', ({ state }) => this.#change(state))
   }
 
@@ -183,7 +182,8 @@ export class Person extends EventTarget {
       for (const [room, shown] of this.rooms) {
         shown.joined = mine.has(room)
         if (anew && shown.joined) await this.client.join(room, { presence: true })
-        shown.users = shown.joined ? (await this.client.presence(room)).map(({ user }) => user) : []
+        const there = shown.joined ? (await this.client.presence(room)).map(({ user }) => user) : []
+        shown.users = shown.joined ? [...new Set([this.user, ...there])].sort() : [] // nobody is told of themselves
       }
       this.#tell('rooms')
     } catch {
