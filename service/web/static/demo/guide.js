@@ -3,7 +3,7 @@
 import { events, nameOf } from './dom.js'
 
 /** Milliseconds before each of the first lines. */
-const PAUSES = [400, 1400]
+const PAUSES = [300, 1000]
 
 export class Guide {
   #people
