@@ -90,9 +90,17 @@ def test_what_it_tells_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.admin_key
     told = development.welcome(settings, "http://127.0.0.1:8000")
     lines = [line.strip() for line in told.splitlines()]
+    assert lines[3] == "Open http://127.0.0.1:8000/demo"
     assert any(line.count(".") == 2 and line.startswith("eyJ") for line in lines)
     assert settings.admin_key.get_secret_value() in lines
     (curl,) = (line for line in lines if line.startswith("curl"))
     assert "http://127.0.0.1:8000/v1/events" in curl
     assert '"to": "user:alice"' in curl
     assert lines[-1].endswith("listen --user alice --url http://127.0.0.1:8000")
+
+
+def test_it_leads_to_no_demonstration_that_could_not_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in filled(jwks_url="https://id.example/jwks.json").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TIDINGS_JWKS_URL", "https://id.example/jwks.json")
+    assert "/demo" not in development.welcome(load(), "http://127.0.0.1:8000")
