@@ -100,7 +100,8 @@ def test_what_it_tells_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_leads_to_no_demonstration_that_could_not_sign(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in filled(jwks_url="https://id.example/jwks.json").items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("TIDINGS_JWKS_URL", "https://id.example/jwks.json")
+    given = {"jwks_url": "https://id.example/keys", "jwt_algorithm": "RS256", "jwt_audience": "tidings"}
+    given = {f"TIDINGS_{name.upper()}": value for name, value in given.items()}
+    for name, value in {**given, **filled(jwks_url="given")}.items():
+        monkeypatch.setenv(name, given.get(name, value))
     assert "/demo" not in development.welcome(load(), "http://127.0.0.1:8000")
