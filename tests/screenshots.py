@@ -1,4 +1,4 @@
-"""``python -m tests.screenshots``: the pictures in docs/screenshots, of a service with a database of its own."""
+"""``python -m tests.screenshots``: takes the pictures in docs/screenshots, of a service of its own."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from playwright.async_api import Browser, Locator, Page, async_playwright, expec
 
 from service.store import embedded, schema
 from tests.browser.conftest import ARGUMENTS
-from tests.harness import ADMIN_KEY, Device, Server, serving
+from tests.harness import ADMIN_KEY, Device, Server, eventually, serving, token
 
 FOLDER: Final = Path(__file__).parent.parent / "docs/screenshots"
 LIMIT: Final = 200_000
@@ -21,13 +21,27 @@ DESK: Final[dict[str, Any]] = {"viewport": {"width": 1280, "height": 960}}
 PHONE: Final[dict[str, Any]] = {
     "viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True,
 }  # fmt: skip
-NAMES: Final = ("maya", "jonas", "aylin", "tomás", "ines", "kofi", "lena", "noor", "piotr", "sara", "wei", "zoë")
+NAMES: Final = (
+    "maya",
+    "jonas",
+    "aylin",
+    "tomás",
+    "ines",
+    "kofi",
+    "lena",
+    "noor",
+    "piotr",
+    "sara",
+    "wei",
+    "zoë",
+)
 LINES: Final = ("The parcel is at your door.", "Are you on the train?", "Never mind: it waits for you.")
 SECONDS: Final = 40
 """How long the service is busy before the admin's page is taken: its charts need points."""
 
 
 async def main() -> None:
+    expect.set_options(timeout=30_000)
     FOLDER.mkdir(exist_ok=True)
     async with async_playwright() as playwright, served() as server:
         browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
@@ -46,9 +60,14 @@ async def served() -> AsyncIterator[Server]:
         try:
             await schema.upgrade(url)
             async with serving(database_url=url) as server:
+                await eventually(lambda: is_ready(server))
                 yield server
         finally:
             embedded.stop(Path(folder))
+
+
+async def is_ready(server: Server) -> bool:
+    return (await server.http.get("/readyz")).status_code == 200
 
 
 async def taken(what: Page | Locator, name: str) -> None:
@@ -59,7 +78,12 @@ async def taken(what: Page | Locator, name: str) -> None:
 
 
 async def demonstration(browser: Browser, server: Server) -> None:
-    for name, options in (("demo", DESK), ("demo-dark", DESK | {"color_scheme": "dark"}), ("demo-phone", PHONE)):
+    for name, options in (
+        ("demo", DESK),
+        ("demo-dark", DESK | {"color_scheme": "dark"}),
+        ("demo-phone", PHONE),
+    ):
+        await read_all(server, "alice", "bob")
         async with page_of(browser, f"{server.url}/demo", **options) as page:
             await cut_off(page)
             if name == "demo-dark":
@@ -72,6 +96,15 @@ async def demonstration(browser: Browser, server: Server) -> None:
             await taken(page, name)
             if name == "demo":
                 await taken_bell(page)
+
+
+async def read_all(server: Server, *users: str) -> None:
+    """Let the bells begin at nothing."""
+    for user in users:
+        headers = {"Authorization": f"Bearer {token(user)}"}
+        badge = (await server.http.get("/v1/inbox/unread", headers=headers)).json()
+        answer = await server.http.post("/v1/inbox/read", json={"up_to": badge["position"]}, headers=headers)
+        assert answer.status_code == 200, answer.text
 
 
 def alice_of(page: Page) -> Locator:
@@ -114,7 +147,7 @@ async def administration(browser: Browser, server: Server) -> None:
     async with AsyncExitStack() as stack:
         for name in NAMES:
             for device in ("phone", "laptop")[: 1 + len(name) % 2]:
-                await stack.enter_async_context(await reader(server, name, device))
+                await stack.enter_async_context(reader(server, name, device))
         await equipped(server)
         pages = [
             (await stack.enter_async_context(admin_page(browser, server, **options)), name)

@@ -14,7 +14,9 @@ expect.set_options(timeout=PATIENCE)
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 SHIFTS = """() => new Promise((tell) => {
     let sum = 0
-    const add = (list) => list.getEntries().forEach((entry) => (sum += entry.hadRecentInput ? 0 : entry.value))
+    const add = (list) => {
+        for (const { hadRecentInput, value } of list.getEntries()) sum += hadRecentInput ? 0 : value
+    }
     new PerformanceObserver(add).observe({ type: 'layout-shift', buffered: true })
     setTimeout(() => tell(sum), 50)
 })"""
@@ -105,9 +107,7 @@ async def test_who_was_cut_off_gets_what_was_missed_in_order_and_once(server: Se
 
     await bob.button("Cut the network").click()
     await expect(bob.state).to_have_text("offline")
-    await expect(alice.note).to_have_text(
-        "Bob is offline. What you send is in the log and waits for Bob."
-    )
+    await expect(alice.note).to_have_text("Bob is offline. What you send is in the log and waits for Bob.")
     await eventually(has_gone)
     await alice.write("one", "two", "three")
     await expect(alice.note).to_have_text("Bob is offline. 3 events are in the log and wait for Bob.")
@@ -201,7 +201,8 @@ async def test_what_belongs_to_another_log_is_forgotten(server: Server, visit: V
     page, alice, bob = await opened(server, visit)
     await page.evaluate("""() => {
         const key = 'tidings-demo:alice:entries'
-        localStorage.setItem(key, JSON.stringify({ ...JSON.parse(localStorage.getItem(key)), log: 'another' }))
+        const kept = JSON.parse(localStorage.getItem(key))
+        localStorage.setItem(key, JSON.stringify({ ...kept, log: 'another' }))
     }""")
     await page.reload()
     await expect(alice.rows).to_have_count(0)
