@@ -108,6 +108,7 @@ class Shell {
 
   /** Loads anew what is shown, unless nobody sees it. Asked for while it loads, it is loaded once more. */
   async refresh() {
+    if (document.hidden || !this.api) return
     this.#again = true
     this.#busy ??= this.#load()
     await this.#busy
@@ -115,10 +116,10 @@ class Shell {
 
   async #load() {
     try {
-      while (this.#again && !document.hidden && this.api) {
+      do {
         this.#again = false
         await this.#loadOnce()
-      }
+      } while (this.#again && !document.hidden && this.api)
     } finally {
       this.#busy = undefined
     }
