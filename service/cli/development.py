@@ -79,6 +79,7 @@ def welcome(settings: Settings, url: str) -> str:
     command = _command()
     parts = [f"Tidings is ready: {url} (data in {settings.data_dir})"]
     if token := _token(settings):
+        parts.append(f"Open {url}/demo")
         parts.append(f"A client token for alice, good for a day:\n  {token}")
     if settings.admin_key is not None:
         key = settings.admin_key.get_secret_value()

@@ -1,10 +1,12 @@
 """Chromium, as a person has it before them; a page that complains on its console fails its test."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, CDPSession, ConsoleMessage, Page, async_playwright
 
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -51,3 +53,47 @@ async def visit(chromium: Browser, complaints: list[str]) -> Visit:
         return page
 
     return visit_page
+
+
+@pytest.fixture
+async def attended(tmp_path: Path) -> AsyncIterator[BrowserContext]:
+    """A browser that shows one page at a time, as a person's does, and may freeze the others.
+
+    Playwright's own make every page believe that it is looked at (Emulation.setFocusEmulationEnabled).
+    """
+    process = await asyncio.create_subprocess_exec(
+        "/usr/bin/chromium", *ARGUMENTS, "--headless=new", "--remote-debugging-port=0",
+        f"--user-data-dir={tmp_path}", "about:blank",
+        stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        address = await _listening_on(process.stderr)
+        drained = asyncio.create_task(process.stderr.read())
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.connect_over_cdp(address, no_defaults=True)
+            browser.contexts[0].set_default_timeout(PATIENCE)
+            yield browser.contexts[0]
+            await browser.close()
+    finally:
+        process.terminate()
+        await process.wait()
+    await drained
+
+
+async def _listening_on(stderr: asyncio.StreamReader) -> str:
+    async for line in stderr:
+        if b"DevTools listening on " in line:
+            return line.split()[-1].decode()
+    raise AssertionError("Chromium did not start")
+
+
+async def freeze(page: Page) -> CDPSession:
+    """Stop a page, as a browser stops those that nobody looks at."""
+    session = await page.context.new_cdp_session(page)
+    await session.send("Page.setWebLifecycleState", {"state": "frozen"})
+    return session
+
+
+async def thaw(session: CDPSession) -> None:
+    await session.send("Page.setWebLifecycleState", {"state": "active"})

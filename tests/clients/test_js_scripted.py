@@ -97,7 +97,10 @@ async def test_what_is_acknowledged(scripted: Scripted, run: Run) -> None:
     """At once where all is done, else the newest position now and then; on a new connection again."""
     script, peer = await begin(scripted, run)
     begun = time.monotonic()
-    for position in range(1, 501):
+    for position in range(1, 51):
+        await peer.event(position)
+        await script.until("event", data=position)
+    for position in range(51, 501):
         await peer.event(position)
     await peer.until("ack", position=500)
     acks = [frame["position"] for frame in peer.heard]
@@ -145,7 +148,7 @@ async def test_a_position_is_good_for_one_log_and_one_user(
     await peer.until("ack", position=100)
     await peer.close(1011)
     peer = await scripted.next()
-    await peer.welcome(0, log=OTHER_LOG, head=3)
+    await peer.welcome(0, log=OTHER_LOG)
     await peer.event(1)
     await peer.until("ack", position=1)
     await script.kill()

@@ -90,9 +90,18 @@ def test_what_it_tells_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.admin_key
     told = development.welcome(settings, "http://127.0.0.1:8000")
     lines = [line.strip() for line in told.splitlines()]
+    assert lines[3] == "Open http://127.0.0.1:8000/demo"
     assert any(line.count(".") == 2 and line.startswith("eyJ") for line in lines)
     assert settings.admin_key.get_secret_value() in lines
     (curl,) = (line for line in lines if line.startswith("curl"))
     assert "http://127.0.0.1:8000/v1/events" in curl
     assert '"to": "user:alice"' in curl
     assert lines[-1].endswith("listen --user alice --url http://127.0.0.1:8000")
+
+
+def test_it_leads_to_no_demonstration_that_could_not_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"jwks_url": "https://id.example/keys", "jwt_algorithm": "RS256", "jwt_audience": "tidings"}
+    given = {f"TIDINGS_{name.upper()}": value for name, value in given.items()}
+    for name, value in {**given, **filled(jwks_url="given")}.items():
+        monkeypatch.setenv(name, given.get(name, value))
+    assert "/demo" not in development.welcome(load(), "http://127.0.0.1:8000")

@@ -206,8 +206,8 @@ export class Client implements Tidings {
     if (this.#tokens.user !== before) this.user = undefined
     const query = new URLSearchParams({ device: this.device!, ack: 'client' })
     const resume = this.#backlog.resume(this.#tokens.user, this.user)
-    if (resume) query.set('resume', resume)
-    if (this.#options.presence) query.set('presence', '1')
+    if (resume) query.append('resume', resume)
+    if (this.#options.presence) query.append('presence', '1')
     return { url: this.#url, token, query }
   }
 
@@ -401,7 +401,7 @@ export class Client implements Tidings {
 
   #attend(how: 'addEventListener' | 'removeEventListener'): void {
     globalThis.document?.[how]('visibilitychange', this.#wake as EventListener)
-    for (const name of ['online', 'pageshow']) globalThis.window?.[how](name, this.#wake as EventListener)
+    for (const name of ['online', 'pageshow']) globalThis.window?.[how]?.(name, this.#wake as EventListener) // React Native's window has none of it
   }
 
   #ask(command: object, again?: boolean): Promise<any> {

@@ -193,9 +193,9 @@ export class Client {
         const query = new URLSearchParams({ device: this.device, ack: 'client' });
         const resume = this.#backlog.resume(this.#tokens.user, this.user);
         if (resume)
-            query.set('resume', resume);
+            query.append('resume', resume);
         if (this.#options.presence)
-            query.set('presence', '1');
+            query.append('presence', '1');
         return { url: this.#url, token, query };
     }
     /** Finds out which device this is, and how far it has got. */
@@ -397,7 +397,7 @@ export class Client {
     #attend(how) {
         globalThis.document?.[how]('visibilitychange', this.#wake);
         for (const name of ['online', 'pageshow'])
-            globalThis.window?.[how](name, this.#wake);
+            globalThis.window?.[how]?.(name, this.#wake); // React Native's window has none of it
     }
     #ask(command, again) {
         if (this.reason)
