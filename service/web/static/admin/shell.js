@@ -97,6 +97,7 @@ class Shell {
       if (each === found.name) link.setAttribute('aria-current', 'page')
       else link.removeAttribute('aria-current')
     }
+    this.#notes.replaceChildren()
     this.#section = found.make(this, rest.join('/'))
     this.#main.replaceChildren(this.#section.node)
     document.title = `${found.title} · Tidings admin`
@@ -133,7 +134,7 @@ class Shell {
       this.#tell('good', `Up to date at ${moment(Date.now())}`)
     } catch (problem) {
       if (problem.status === 401) this.#forget('The key is not accepted any more.')
-      else this.#tell('bad', problem.status ? 'Some of it could not be loaded' : 'The service does not answer')
+      else this.#tell('bad', problem.code === 'unreachable' ? 'The service does not answer' : 'Some of it could not be loaded')
       if (!(problem instanceof Problem)) throw problem
     }
   }
