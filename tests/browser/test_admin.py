@@ -341,14 +341,14 @@ async def test_out_of_sight_or_without_its_key_it_asks_nothing(server: Server, v
         Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true })
         document.dispatchEvent(new Event('visibilitychange'))
     }"""
-    await page.evaluate(see, True)
+    await page.evaluate(see, arg=True)
     await page.wait_for_load_state("networkidle")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     await page.clock.run_for(60_000)
     assert asked == []
     async with page.expect_request("**/stats"):
-        await page.evaluate(see, False)
+        await page.evaluate(see, arg=False)
 
     await page.get_by_role("button", name="Forget the key").click()
     await page.wait_for_load_state("networkidle")

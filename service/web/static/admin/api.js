@@ -11,7 +11,7 @@ export class Problem extends Error {
 export function path(texts, ...parts) {
   // A browser takes these for steps in the path, however they are escaped.
   const step = parts.find((part) => part === '.' || part === '..')
-  if (step) throw new Problem(0, 'invalid', `“${step}” cannot be asked for from a browser: use curl`)
+  if (step) throw new Problem(400, 'invalid', `“${step}” cannot be asked for from a browser: use curl`)
   return String.raw({ raw: texts }, ...parts.map(encodeURIComponent))
 }
 

@@ -8,7 +8,7 @@ import { count, moment } from './text.js'
 export function connections(app, rest) {
   const user = input({ type: 'search', name: 'user' })
   const instance = input({ type: 'search', name: 'instance', class: 'mono' })
-  instance.defaultValue = rest.startsWith('@') ? rest.slice(1) : ''
+  instance.value = rest.startsWith('@') ? rest.slice(1) : ''
   const list = connectionList(app, () => ({ user: user.value, instance: instance.value }))
   const node = h('div', { class: 'stack' },
     head('Connections', 'Every socket and stream that is open, on all instances.'),

@@ -25,9 +25,11 @@ export function table({ label, columns, actions = [], empty }) {
     say(note, empty)
   }
 
-  /** Tells why there is nothing; what was shown before stays. */
-  function fail(reason) {
-    if (!rows.length) say(note, `This could not be loaded: ${reason}. It is tried again.`)
+  /** Tells why there is nothing. What was shown before stays, unless it is not what is asked for now. */
+  function fail({ status, message }) {
+    const isRefused = status >= 400 && status < 500
+    if (isRefused) show([])
+    if (!rows.length) say(note, isRefused ? `${message}.` : `This could not be loaded: ${message}. It is tried again.`)
   }
 
   return { node: h('div', { class: 'table' }, grid, note), show, fail }
@@ -61,7 +63,7 @@ function put(cell, content) {
 }
 
 /**
- * A table of what `address()` answers, page by page, or nothing where it is null. `filters()` go into its query;
+ * A table of what `address()` answers, page by page. `filters()` go into its query;
  * `cursor` is what takes the `next_cursor`.
  */
 export function listing(app, { address, filters = () => ({}), cursor = 'after', limit = 50, turned, got, ...options }) {
@@ -72,7 +74,7 @@ export function listing(app, { address, filters = () => ({}), cursor = 'after', 
   let at = null
   let page = 1
   let coming = null
-  let last = null
+  let last
 
   function turn(to, number) {
     at = to
@@ -82,18 +84,16 @@ export function listing(app, { address, filters = () => ({}), cursor = 'after', 
   }
 
   async function refresh() {
-    const base = address()
-    const asked = base && query(base, { ...filters(), limit, [cursor]: at })
-    last = asked
-    if (!asked) return
+    let asked
     try {
+      asked = last = query(address(), { ...filters(), limit, [cursor]: at })
       const answer = await app.api.get(asked)
       if (last !== asked) return // it has been turned meanwhile
       coming = answer.next_cursor
       shown.show(answer.data)
       got?.(answer)
     } catch (problem) {
-      if (last === asked) shown.fail(problem.message)
+      if (last === asked) shown.fail(problem)
       throw problem
     }
     first.disabled = page === 1

@@ -97,6 +97,7 @@ class Shell {
       if (each === found.name) link.setAttribute('aria-current', 'page')
       else link.removeAttribute('aria-current')
     }
+    this.#notes.replaceChildren()
     this.#section = found.make(this, rest.join('/'))
     this.#main.replaceChildren(this.#section.node)
     document.title = `${found.title} · Tidings admin`
@@ -108,6 +109,7 @@ class Shell {
 
   /** Loads anew what is shown, unless nobody sees it. Asked for while it loads, it is loaded once more. */
   async refresh() {
+    if (document.hidden || !this.api) return
     this.#again = true
     this.#busy ??= this.#load()
     await this.#busy
@@ -115,10 +117,10 @@ class Shell {
 
   async #load() {
     try {
-      while (this.#again && !document.hidden && this.api) {
+      do {
         this.#again = false
         await this.#loadOnce()
-      }
+      } while (this.#again && !document.hidden && this.api)
     } finally {
       this.#busy = undefined
     }
@@ -132,7 +134,7 @@ class Shell {
       this.#tell('good', `Up to date at ${moment(Date.now())}`)
     } catch (problem) {
       if (problem.status === 401) this.#forget('The key is not accepted any more.')
-      else this.#tell('bad', problem.status ? 'Some of it could not be loaded' : 'The service does not answer')
+      else this.#tell('bad', problem.code === 'unreachable' ? 'The service does not answer' : 'Some of it could not be loaded')
       if (!(problem instanceof Problem)) throw problem
     }
   }
