@@ -12,12 +12,12 @@ from playwright.async_api import Browser, Locator, Page, async_playwright, expec
 
 from service.store import embedded, schema
 from tests.browser.conftest import ARGUMENTS
-from tests.harness import ADMIN_KEY, Device, Server, eventually, serving, token
+from tests.harness import Device, Server, eventually, serving, token
 
 FOLDER: Final = Path(__file__).parent.parent / "docs/screenshots"
 LIMIT: Final = 200_000
 """Bytes of a picture, so that a checkout stays small."""
-DESK: Final[dict[str, Any]] = {"viewport": {"width": 1280, "height": 960}}
+DESK: Final[dict[str, Any]] = {"viewport": {"width": 1280, "height": 984}}
 PHONE: Final[dict[str, Any]] = {
     "viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True,
 }  # fmt: skip
@@ -195,7 +195,8 @@ async def busy(server: Server) -> None:
 @asynccontextmanager
 async def admin_page(browser: Browser, server: Server, **options: Any) -> AsyncIterator[Page]:
     async with page_of(browser, f"{server.url}/admin", **options) as page:
-        await page.get_by_label("Admin key").fill(ADMIN_KEY)
+        made = await server.http.post("/v1/keys", json={"name": "operations", "scopes": ["admin"]})
+        await page.get_by_label("Admin key").fill(made.json()["key"])
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
         yield page
