@@ -307,6 +307,17 @@ async def test_after_a_loss_what_may_be_repeated_is_and_the_rest_fails() -> None
         await unsafe.answer
 
 
+async def test_of_what_was_sent_the_largest_was_too_large() -> None:
+    commands = Commands()
+    small, large, unsent = (commands.add({"data": "x" * n}, repeats=True) for n in (1, 100, 1000))
+    small.sent = large.sent = True
+    commands.lost(1009)
+    with pytest.raises(CommandFailed, match="too_large"):
+        await large.answer
+    assert commands.unsent() is small
+    assert not unsent.answer.done()
+
+
 async def test_only_so_many_commands_wait() -> None:
     commands = Commands()
     for _ in range(BOUND):

@@ -1,6 +1,7 @@
 """Commands that wait for their answers, over one connection after the other."""
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -11,6 +12,7 @@ from tidings_client.progress import Frame
 
 BOUND: Final = 100
 """Commands that may wait at once."""
+TOO_LARGE: Final = 1009
 
 
 @dataclass(slots=True, eq=False)
@@ -60,8 +62,15 @@ class Commands:
                 command.answer.set_exception(failure(frame))
         return True
 
-    def lost(self) -> None:
-        """Note that the connection has gone: what had been sent is sent again, or has failed."""
+    def lost(self, code: int | None = None) -> None:
+        """Note that the connection has gone: what had been sent is sent again, or has failed.
+
+        Where that was because of too large a message, it was the largest one.
+        """
+        sent = [command for command in self._waiting.values() if command.sent]
+        if code == TOO_LARGE and sent:
+            largest = max(sent, key=lambda command: len(json.dumps(command.frame)))
+            self._fail(largest, CommandFailed("too_large", "the message is larger than the service takes"))
         for command in list(self._waiting.values()):
             if command.sent and command.repeats:
                 command.sent = False

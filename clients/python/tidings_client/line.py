@@ -27,8 +27,8 @@ class Sink(Protocol):
     def changed(self, state: State, about: Mapping[str, Any]) -> None:
         """Be told how things stand."""
 
-    def lost(self) -> None:
-        """Be told that a connection is no more."""
+    def lost(self, code: int | None) -> None:
+        """Be told that a connection is no more, and by which code."""
 
     async def welcomed(self) -> None:
         """Be told that a connection can be used: ``link`` is it."""
@@ -98,7 +98,7 @@ class Line:
         if self.link is not None:
             await self._sink.farewell()
             await self.link.close()
-            self._sink.lost()
+            self._sink.lost(None)
         self.link, self._opening = link, None
         await self._sink.welcomed()
 
@@ -159,8 +159,8 @@ class Line:
     def _let_go(self) -> None:
         """Forget the connection in use, if it has ended."""
         if self.link is not None and self.link.ended.done():
-            self.link = None
-            self._sink.lost()
+            code, self.link = self.link.ended.result().code, None
+            self._sink.lost(code)
 
     async def _leave(self) -> None:
         links = [link for link in (self.link, self._opening) if link is not None]

@@ -110,9 +110,9 @@ class Session:
         self.state = state
         self._watchers.tell("state", {**about, "state": state})
 
-    def lost(self) -> None:
+    def lost(self, code: int | None) -> None:
         """Note that what was said and not answered was lost."""
-        self.speaking.lost()
+        self.speaking.lost(code)
 
     async def welcomed(self) -> None:
         """Say what is to be said over a new connection."""

@@ -67,10 +67,10 @@ class Speaking:
                 await self._say(link, frame)
         await self._send_waiting()
 
-    def lost(self) -> None:
+    def lost(self, code: int | None) -> None:
         """Note that there is no connection."""
         self._link = None
-        self._commands.lost()
+        self._commands.lost(code)
 
     def end(self, error: Exception) -> None:
         """Answer nobody any more."""
