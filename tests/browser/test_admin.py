@@ -109,7 +109,7 @@ async def test_charts_move_and_nothing_else_does(server: Server, visit: Visit) -
     await expect(page.get_by_role("table", name="Instances").locator("tbody tr")).to_have_count(1)
     await page.get_by_role("link", name="Events").click()
     await expect(page.get_by_role("table", name="Events").locator("tbody tr").first).to_be_visible()
-    assert sum(await page.evaluate("window.shifts")) < 0.05
+    assert sum(await page.evaluate("window.shifts")) < 0.01
 
 
 async def test_a_test_event_is_sent_and_seen_and_its_receipt_and_recall(server: Server, visit: Visit) -> None:
