@@ -1,4 +1,4 @@
-import { Api, Problem } from './api.js'
+import { Problem } from './api.js'
 import { confirm } from './dialogs.js'
 import { button, h, say } from './dom.js'
 import { login } from './login.js'

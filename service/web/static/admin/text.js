@@ -5,8 +5,6 @@ const earlier = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short
 
 export const count = (value) => (value === null || value === undefined ? '–' : NUMBER.format(value))
 
-export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`
-
 /** A moment by the reader's clock: the date only where it is not today's. */
 export function moment(instant) {
   if (!instant) return '–'

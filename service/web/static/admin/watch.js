@@ -41,7 +41,7 @@ function perSecond(before, now, name) {
 }
 
 /** Reads what the charts need out of Prometheus' text. Behind a balancer each answer may be another process'. */
-export function figures(text) {
+function figures(text) {
   const buckets = [...text.matchAll(/^tidings_append_seconds_bucket\{le="([^"]+)"\} (\S+)$/gm)]
   const value = (name) => Number(text.match(new RegExp(`^${name} (\\S+)$`, 'm'))?.[1] ?? 0)
   return {
@@ -52,7 +52,7 @@ export function figures(text) {
 }
 
 /** The latency of the appends between two looks, in seconds; null where there were none. */
-export function latency(before, now) {
+function latency(before, now) {
   const since = now.map(({ le, n }, i) => ({ le, n: n - (before[i]?.n ?? 0) }))
   return { p50: quantile(since, 0.5), p99: quantile(since, 0.99) }
 }
