@@ -26,10 +26,11 @@ export class Guide {
   /** Nobody has to do anything to see an event arrive. */
   async #greet() {
     const [alice, bob] = this.#people
-    await Promise.all(this.#people.map(untilLive))
-    for (const person of this.#people) void person.client.join('lobby', { presence: true })
+    await Promise.all(this.#people.map((person) => until(person, 'state', () => person.state === 'live')))
+    for (const person of this.#people) if (!person.rooms.get('lobby').joined) void person.toggle('lobby')
     await pause(PAUSES[0])
     void bob.say('user:alice', 'Hi Alice! This came over the service that you have just started.')
+    await until(alice, 'entry', () => alice.memory.entries.some(({ from }) => from === bob.user))
     await pause(PAUSES[1])
     void alice.say('user:bob', 'Got it, Bob.')
     this.#hints[0] = 'The first two lines were written by this page. Now you: write to Bob.'
@@ -79,10 +80,10 @@ function backNote(person, other) {
 
 const pause = (duration) => new Promise((resolve) => setTimeout(resolve, duration))
 
-function untilLive(person) {
+function until(person, kind, holds) {
   return new Promise((resolve) => {
-    const look = () => person.state === 'live' && resolve()
-    person.addEventListener('state', look)
+    const look = () => holds() && resolve()
+    person.addEventListener(kind, look)
     look()
   })
 }

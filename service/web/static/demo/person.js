@@ -76,7 +76,8 @@ export class Person extends EventTarget {
 
   async toggle(room) {
     const { joined } = this.rooms.get(room)
-    await (joined ? this.client.leave(room) : this.client.join(room, { presence: true }))
+    const done = joined ? this.client.leave(room) : this.client.join(room, { presence: true })
+    await done.catch(() => {}) // it shows what is
     await this.#look()
   }
 
