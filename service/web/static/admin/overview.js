@@ -13,7 +13,7 @@ export function overview(app) {
     figure('Users connected', ({ total }) => count(total.users)),
     figure('Delivered', ({ total }) => count(total.delivered)),
     figure('Instances', ({ total }) => count(total.instances)),
-    figure('Since log confirmed', (stats) => seconds(oldest(stats))),
+    figure('Age of the head', (stats) => seconds(oldest(stats))),
   ]
   const charts = [
     chart({ title: 'Delivered', hint: 'events a second, all instances', lines: [{ name: 'delivered' }], format: rate }),
