@@ -30,7 +30,7 @@ class Instance:
         }  # fmt: skip
         variables = {f"TIDINGS_{name}": value for name, value in (defaults | settings).items()}
         # The working directory has no .env, which would count too.
-        variables["PYTHONPATH"] = str(_REPOSITORY)
+        variables["PYTHONPATH"] = f"{_REPOSITORY}:{_REPOSITORY}/clients/python"
         command = [sys.executable, "-m", "service", "serve", "--port", str(self.port)]
         self.process = Child(
             self.name, command, folder / f"{self.name}.log", environment=variables, cwd=folder

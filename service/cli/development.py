@@ -79,7 +79,7 @@ def welcome(settings: Settings, url: str) -> str:
     command = _command()
     parts = [f"Tidings is ready: {url} (data in {settings.data_dir})"]
     if token := _token(settings):
-        parts.append(f"Open {url}/demo")
+        parts.append(f"Open {_from_here(url)}/demo")
         parts.append(f"A client token for alice, good for a day:\n  {token}")
     if settings.admin_key is not None:
         key = settings.admin_key.get_secret_value()
@@ -91,6 +91,11 @@ def welcome(settings: Settings, url: str) -> str:
         parts.append(f"Send alice an event, whether she is there or not:\n  {curl}")
     parts.append(f"Be alice, in another terminal:\n  {command} listen --user alice --url {url}")
     return "\n" + "\n\n".join(parts) + "\n"
+
+
+def _from_here(url: str) -> str:
+    """Return the URL by which this machine reaches a service that listens on all its addresses."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//127.0.0.1:")
 
 
 def _token(settings: Settings) -> str | None:

@@ -1,12 +1,17 @@
 """``tidings send`` and ``stats``."""
 
+import asyncio
 import json
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Final
 
 import typer
 
-from service.cli.remote import DEFAULT_URL, Key, Remote, Url
+from service.cli.remote import DEFAULT_URL, Key, Remote, Unreachable, Url, default_key
+from tidings_client import Options, Publisher, Sent, Unconfirmed
+
+_RETRY_FOR: Final = 3.0
+"""Seconds: long enough for a moment's break, and not so long that one wonders."""
 
 
 def send(
@@ -18,12 +23,18 @@ def send(
     key: Key = None,
 ) -> None:
     """Send an event and print its position."""
-    event: dict[str, Any] = {"to": to, "type": type_, "data": _json(data)}
-    if event_id is not None:
-        event["id"] = event_id
-    with Remote(url, key) as remote:
-        for appended in remote.post("/v1/events", event)["events"]:
-            typer.echo(appended["position"])
+    options: Options = {} if event_id is None else {"id": event_id}
+    sent = asyncio.run(_sent(url, key, to, type_, _json(data), options))
+    for position in sent.positions:
+        typer.echo(position)
+
+
+async def _sent(url: str, key: str | None, to: str, type_: str, data: object, options: Options) -> Sent:
+    try:
+        async with Publisher(url, key or default_key() or "", retry_for=_RETRY_FOR) as publisher:
+            return await publisher.send(to, type_, data, **options)
+    except Unconfirmed as error:
+        raise Unreachable(f"cannot reach {url} ({error}): does it run?") from None
 
 
 def stats(url: Url = DEFAULT_URL, key: Key = None) -> None:

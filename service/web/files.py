@@ -28,9 +28,14 @@ class File(NamedTuple):
             "X-Content-Type-Options": "nosniff",
             **headers,
         }
-        if request.headers.get("if-none-match") == self.etag:
+        if _names(request.headers.get("if-none-match", ""), self.etag):
             return Response(status_code=304, headers=told)
         return Response(self.body, headers=told, media_type=self.media_type)
+
+
+def _names(given: str, etag: str) -> bool:
+    """Tell whether If-None-Match has it, compared weakly (RFC 9110 §13.1.2): compressing makes a tag weak."""
+    return given == "*" or etag in {tag.strip().removeprefix("W/") for tag in given.split(",")}
 
 
 def read(path: Path, **filled: str) -> File:

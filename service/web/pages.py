@@ -1,10 +1,10 @@
 """The routes of the pages. None of them is a part of the API, so its description does not have them."""
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from time import time
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.requests import Request
@@ -33,7 +33,7 @@ SHARED: Final = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Poli
 OWN: Final = {"Cross-Origin-Resource-Policy": "same-origin"}
 
 TOKEN_TTL: Final = 3600
-_HERE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_HERE: Final = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
 
 
 def pages(settings: Settings) -> list[BaseRoute]:
@@ -89,7 +89,7 @@ async def token(request: Request) -> Response:
         raise Conflict("this service has no key to sign with: the demonstration needs TIDINGS_JWT_SECRET")
     try:
         user = msgspec.json.decode(await read_body(request, 1024), type=_Wanted).user
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise Malformed('send {"user": …}') from None
     revoked = service.control.revocations.issued_before(check_user(user, "#/user"))
     issued_at = max(int(time()), -1 if revoked is None else revoked + 1)
@@ -106,8 +106,17 @@ def _check_is_here(request: Request) -> None:
 
     A page elsewhere could have its own name lead here: then the Host is that name.
     """
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-    origin = urlsplit(request.headers.get("origin", "")).netloc
-    peer = request.client and ip_address(request.client.host)
-    if host not in _HERE or origin != request.headers.get("host") or not peer or not peer.is_loopback:
+    host, origin = request.headers.get("host", ""), request.headers.get("origin", "")
+    is_own = _HERE.fullmatch(host) and origin.partition("://")[2] == host
+    if not is_own or not request.client or not _is_loopback(request.client.host):
         raise Forbidden("this is for the demonstration's own page, on this machine")
+
+
+def _is_loopback(peer: str) -> bool:
+    """Tell whether an address is this machine's; a proxy may have put anything in its place."""
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False
+    # A socket that listens on :: sees IPv4 this way (RFC 4291 §2.5.5.2).
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

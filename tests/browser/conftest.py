@@ -63,7 +63,8 @@ async def attended(tmp_path: Path) -> AsyncIterator[BrowserContext]:
     """
     process = await asyncio.create_subprocess_exec(
         "/usr/bin/chromium", *ARGUMENTS, "--headless=new", "--remote-debugging-port=0",
-        f"--user-data-dir={tmp_path}", "about:blank", stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
+        f"--user-data-dir={tmp_path}", "about:blank",
+        stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     assert process.stderr is not None
     try:
@@ -88,7 +89,7 @@ async def _listening_on(stderr: asyncio.StreamReader) -> str:
 
 
 async def freeze(page: Page) -> CDPSession:
-    """Stop a page as a browser stops those that nobody looks at; `Page.setWebLifecycleState` starts it again."""
+    """Stop a page, as a browser stops those that nobody looks at."""
     session = await page.context.new_cdp_session(page)
     await session.send("Page.setWebLifecycleState", {"state": "frozen"})
     return session

@@ -61,7 +61,7 @@ async def focused(page: Page) -> str:
 
 
 async def holds(page: Page, condition: str) -> None:
-    """Wait for a condition, as the page's policy lets: Playwright's own wait would evaluate a string in it."""
+    """Wait for a condition. Playwright's own wait evaluates a string, which the page's policy forbids."""
     await eventually(lambda: page.evaluate(condition))
 
 
@@ -137,37 +137,57 @@ async def test_the_number_agrees_on_all_devices(server: Server, scene: Scene) ->
     for n in range(3):
         await server.publish("everyone" if n == 1 else "user:alice", data={"title": f"No. {n}"})
     await server.publish("user:bob", data={"title": "for somebody else"})
-    for page in pages:
-        await expect(bell(page)).to_have_accessible_name("Notifications, 3 unread")
-        await bell(page).click()
-        await expect(page.get_by_role("listitem")).to_have_count(3)
+    for each in pages:
+        await expect(bell(each)).to_have_accessible_name("Notifications, 3 unread")
+        await bell(each).click()
+        await expect(each.get_by_role("listitem")).to_have_count(3)
     await pages[0].get_by_role("button", name="No. 1").click()
-    for page in pages:
-        await expect(bell(page)).to_have_accessible_name("Notifications, 2 unread")
-        await expect(page.get_by_role("button", name="Unread No.")).to_have_count(2)
+    for each in pages:
+        await expect(bell(each)).to_have_accessible_name("Notifications, 2 unread")
+        await expect(each.get_by_role("button", name="Unread No.")).to_have_count(2)
     await pages[1].get_by_role("button", name="Mark all as read").click()
-    for page in pages:
-        await expect(bell(page)).to_have_accessible_name("Notifications")
-        await expect(page.get_by_role("button", name="Unread No.")).to_have_count(0)
+    for each in pages:
+        await expect(bell(each)).to_have_accessible_name("Notifications")
+        await expect(each.get_by_role("button", name="Unread No.")).to_have_count(0)
     await server.publish("user:alice", data={"title": "another"})
-    for page in pages:
-        await expect(bell(page)).to_have_accessible_name("Notifications, 1 unread")
+    for each in pages:
+        await expect(bell(each)).to_have_accessible_name("Notifications, 1 unread")
 
 
-async def test_what_is_taken_back_goes_and_what_replaces_counts_once(server: Server, scene: Scene) -> None:
-    position = await server.publish("user:alice", data={"title": "Wrong"})
+async def test_what_replaces_another_counts_once(server: Server, scene: Scene) -> None:
+    """Which only the server knows: the bell asks again."""
     await server.publish("user:alice", data={"title": "Build 1"}, collapse_key="build")
     page = await scene()
     await bell(page).click()
-    await expect(page.get_by_role("listitem")).to_have_count(2)
-    await page.keyboard.press("End")
-    assert "Wrong" in await focused(page)
-    await server.http.delete(f"/v1/events/{position}")
-    await expect(page.get_by_role("listitem")).to_have_count(1)
-    assert "Build 1" in await focused(page)
+    await expect(page.get_by_role("button", name="Build 1")).to_be_visible()
     await server.publish("user:alice", data={"title": "Build 2"}, collapse_key="build")
     await expect(page.get_by_role("button", name="Build 2")).to_be_visible()
     await expect(page.get_by_role("button", name="Build 1")).to_have_count(0)
+    await expect(bell(page)).to_have_accessible_name("Notifications, 1 unread")
+
+
+async def test_a_count_that_is_not_all_says_so(server: Server, scene: Scene) -> None:
+    count = {"unread": 50, "more": True, "position": 9}
+    page = await scene()
+    await page.context.route("**/v1/inbox/unread", lambda route: route.fulfill(json=count))
+    await page.reload()
+    await expect(bell(page)).to_have_accessible_name("Notifications, 50 or more unread")
+    await expect(page.locator("tidings-bell .badge")).to_have_text("50+")
+
+
+async def test_what_is_taken_back_goes(server: Server, scene: Scene) -> None:
+    """And where it had the focus, the next one has it."""
+    wrong = await server.publish("user:alice", data={"title": "Wrong"})
+    await server.publish("user:alice", data={"title": "Right"})
+    page = await scene()
+    await bell(page).click()
+    await expect(page.get_by_role("listitem")).to_have_count(2)
+    await inside(page)
+    await page.keyboard.press("End")
+    assert "Wrong" in await focused(page)
+    await server.http.delete(f"/v1/events/{wrong}")
+    await expect(page.get_by_role("listitem")).to_have_count(1)
+    assert "Right" in await focused(page)
     await expect(bell(page)).to_have_accessible_name("Notifications, 1 unread")
 
 
@@ -258,7 +278,9 @@ async def test_a_page_takes_part(server: Server, scene: Scene) -> None:
     assert not page.url.endswith("/order")
 
 
-async def test_nothing_failure_and_being_offline_are_said(server: Server, scene: Scene, complaints: list[str]) -> None:
+async def test_nothing_failure_and_being_offline_are_said(
+    server: Server, scene: Scene, complaints: list[str]
+) -> None:
     page = await scene()
     await bell(page).click()
     await expect(page.get_by_text("You are all caught up")).to_be_visible()
@@ -277,7 +299,9 @@ async def test_nothing_failure_and_being_offline_are_said(server: Server, scene:
     await page.context.set_offline(False)
     await expect(page.get_by_role("listitem")).to_have_count(2)
     await expect(page.get_by_role("status").filter(has_text="Offline")).to_have_count(0)
-    complaints[:] = [told for told in complaints if not re.search("ERR_FAILED|ERR_INTERNET_DISCONNECTED", told)]
+    complaints[:] = [
+        told for told in complaints if not re.search("ERR_FAILED|ERR_INTERNET_DISCONNECTED", told)
+    ]
 
 
 async def test_two_bells_on_a_page_show_the_same(server: Server, scene: Scene) -> None:
@@ -336,19 +360,29 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_all_that_is_written_can_be_read(server: Server, scene: Scene, scheme: str) -> None:
+@pytest.mark.parametrize(("scheme", "still"), [("light", True), ("dark", False)])
+async def test_all_that_is_written_can_be_read(
+    server: Server, scene: Scene, scheme: str, *, still: bool
+) -> None:
     await server.publish("user:alice", data=SHIPPED)
-    page = await scene(color_scheme=scheme, reduced_motion="reduce", viewport={"width": 360, "height": 640})
+    page = await scene(
+        color_scheme=scheme,
+        reduced_motion="reduce" if still else None,
+        viewport={"width": 360, "height": 640},
+    )
     await bell(page).click()
     await expect(page.get_by_role("listitem")).to_have_count(1)
     await page.get_by_role("listitem").hover()
     measured = await page.evaluate(CONTRAST)
     assert {"badge", "title", "text", "time", "quiet all", "h2"} <= {name for name, _ in measured}
     assert [(name, ratio) for name, ratio in measured if ratio < 4.5] == []
-    surface = await page.locator("tidings-bell .panel").evaluate("(at) => getComputedStyle(at).backgroundColor")
+    surface = await page.locator("tidings-bell .panel").evaluate(
+        "(at) => getComputedStyle(at).backgroundColor"
+    )
     assert surface == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(27, 30, 37)")
-    assert await page.evaluate("document.querySelector('tidings-bell').shadowRoot.getAnimations().length") == 0
+    assert (
+        await page.evaluate("document.querySelector('tidings-bell').shadowRoot.getAnimations().length") == 0
+    )
     box = await page.get_by_role("dialog").bounding_box()
     assert box is not None
     assert box["x"] >= 8

@@ -22,12 +22,12 @@ Tabs = Any
 async def opening(server: Server, visit: Callable[[str], Awaitable[Page]]) -> AsyncIterator[Tabs]:
     pages: Pages = {"/page.css": "", "/favicon.ico": ""}
 
-    async def open_tab(user: str = "alice", *, maker: str = "shared") -> Page:
+    async def open_tab(user: str = "alice", *, maker: str = "shared", options: str = "") -> Page:
         path = f"/{user}.{maker}"
         pages[path] = page("a tab", script=f"{path}.js")
         pages[f"{path}.js"] = CLIENT.format(
             maker=maker, module="tabs" if maker == "shared" else "index",
-            token=token(user, rooms=["*"], publish=["*"]),
+            token=token(user, rooms=["*"], publish=["*"]), options=options,
         )  # fmt: skip
         tab = await visit(f"{origin}{path}")
         await live(tab)
@@ -67,7 +67,7 @@ CLIENT = """
     import {{ {maker} as make }} from '/client/{module}.js'
     window.seen = []
     window.states = []
-    const tidings = window.tidings = make({{ url: location.origin, token: '{token}' }})
+    const tidings = window.tidings = make({{ url: location.origin, token: '{token}', {options} }})
     tidings.watch('state', ({{ state }}) => window.states.push(state))
     tidings.on('*', async (event) => {{
         await window.hold
@@ -130,7 +130,9 @@ async def test_two_tabs_have_one_connection_and_everything(server: Server, tabs:
     assert len(await connections(server)) == 1
 
 
-async def test_another_user_in_the_same_browser_has_a_connection_of_their_own(server: Server, tabs: Tabs) -> None:
+async def test_another_user_in_the_same_browser_has_a_connection_of_their_own(
+    server: Server, tabs: Tabs
+) -> None:
     alice, bob = await tabs(), await tabs("bob")
     await server.publish("user:alice", data="for alice")
     await server.publish("user:bob", data="for bob")
@@ -140,7 +142,9 @@ async def test_another_user_in_the_same_browser_has_a_connection_of_their_own(se
 
 
 @pytest.mark.parametrize("how", ["closed", "crashed"])
-async def test_where_the_tab_that_serves_is_gone_another_one_does(server: Server, tabs: Tabs, how: str) -> None:
+async def test_where_the_tab_that_serves_is_gone_another_one_does(
+    server: Server, tabs: Tabs, how: str
+) -> None:
     """Nothing is lost, and nothing comes twice."""
     one, two, three = await tabs(), await tabs(), await tabs()
     for n in range(5):
@@ -160,7 +164,9 @@ async def test_where_the_tab_that_serves_is_gone_another_one_does(server: Server
         await has(tab, [*range(10), "after"])
 
 
-async def test_where_the_tab_that_serves_is_frozen_another_one_does(server: Server, attended_tabs: Tabs) -> None:
+async def test_where_the_tab_that_serves_is_frozen_another_one_does(
+    server: Server, attended_tabs: Tabs
+) -> None:
     """And it has missed nothing once it is thawed."""
     one, two = await attended_tabs(), await attended_tabs()
     await server.publish("user:alice", data=0)
@@ -175,6 +181,22 @@ async def test_where_the_tab_that_serves_is_frozen_another_one_does(server: Serv
         await has(tab, [*range(6)])
     await one_connection(server)
     await live(one)
+
+
+async def test_a_tab_that_is_looked_at_does_not_wait_for_one_that_is_not(
+    server: Server, attended_tabs: Tabs
+) -> None:
+    """Which a browser gives little time: here it is as if its next attempt were an hour away."""
+    slow = "backoff: { min: 3_600_000, max: 3_600_000 }"
+    one, two = await attended_tabs(options=slow), await attended_tabs()
+    for connection in list(server.gateway.hub):
+        connection.transport.abort()
+    await server.publish("user:alice", data=1)
+    await has(two, [1], TAKE_OVER)
+    assert await one.evaluate("window.seen") == []
+    await one.bring_to_front()
+    await has(one, [1])
+    await one_connection(server)
 
 
 async def test_it_is_acknowledged_when_all_tabs_have_handled_it(server: Server, tabs: Tabs) -> None:
@@ -257,7 +279,9 @@ async def test_an_evicted_device_is_evicted_in_all_tabs(server: Server, tabs: Ta
     await one_connection(server)
 
 
-async def test_where_the_browser_has_no_locks_each_tab_is_by_itself(server: Server, tabs: Tabs, visit: Visit) -> None:
+async def test_where_the_browser_has_no_locks_each_tab_is_by_itself(
+    server: Server, tabs: Tabs, visit: Visit
+) -> None:
     one = await tabs()
     await one.context.add_init_script("delete Navigator.prototype.locks")
     two = await tabs()

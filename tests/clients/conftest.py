@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.browser.conftest import chromium, complaints, visit  # noqa: F401 - fixtures here too
+from tests.clients.programs import Programs
 from tests.harness import Frame, eventually
 
 PACKAGE = Path(__file__).parents[2] / "clients" / "js"
@@ -101,3 +103,10 @@ async def run(node: str) -> AsyncIterator[Run]:
             return await stack.enter_async_context(running(node, scenario, *flags, **options))
 
         yield start
+
+
+@pytest.fixture
+async def programs() -> AsyncIterator[Programs]:
+    """Start programs; they are killed at the test's end."""
+    async with Programs.ended_at_last() as started:
+        yield started

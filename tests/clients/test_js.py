@@ -380,6 +380,16 @@ async def test_what_belongs_to_a_connection_is_made_anew_on_the_next(server: Ser
         await script.until("event", data=1)
 
 
+async def test_what_is_too_large_fails_and_the_rest_goes_on(start: Start, run: Run) -> None:
+    server = await start(max_message=2048)
+    script = await run(options={"url": server.url, "token": token("alice", publish="user:*")})
+    await script.until("state", state="live")
+    refused = await script.ask("publish", "user:alice", "t", "x" * 3000)
+    assert refused["code"] == "too_large"
+    await script.ask("publish", "user:alice", "t", "small")
+    await script.until("event", data="small")
+
+
 # Restarts, and networks without WebSockets
 
 

@@ -16,6 +16,8 @@ CORE_MAY_WEIGH = 6 * KIB
 CONSUMER = """
 import { connect, TidingsError, type Options, type Tidings, type TidingsEvent } from 'tidings-client'
 import { sse } from 'tidings-client/sse'
+import { shared } from 'tidings-client/tabs'
+import type { TidingsBell } from 'tidings-client/bell'
 import { useEvent, useTidings, useTidingsState } from 'tidings-client/react'
 
 const options: Options = { url: 'https://push.example', getToken: async () => 'jwt', fallback: sse() }
@@ -27,6 +29,11 @@ tidings.watch('error', (error) => error instanceof TidingsError && error.retryAf
 for await (const event of tidings) void event.type.length
 const { position } = await tidings.publish('room:a', 'note', { any: 'JSON' }, { echo: false })
 void [off, position, useEvent, useTidings, useTidingsState]
+const common: Tidings = shared({ url: 'https://push.example', user: 'alice' })
+declare const bell: TidingsBell
+Object.assign(bell, { client: common, getToken: () => 'jwt' })
+bell.render = ({ type, read }) => (read ? undefined : type)
+bell.texts = { title: 'Mitteilungen' }
 // @ts-expect-error: there is no such notice
 tidings.watch('nothing', () => {})
 // @ts-expect-error: a url is needed

@@ -36,7 +36,7 @@ Run = Callable[..., Awaitable[Done]]
 def environment(**settings: str) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
     given = {f"TIDINGS_{name.upper()}": value for name, value in settings.items()}
-    return {**own, **given, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return {**own, **given, "PYTHONPATH": f"{ROOT}:{ROOT}/clients/python", "COLUMNS": "200"}
 
 
 @pytest.fixture

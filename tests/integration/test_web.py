@@ -71,6 +71,11 @@ async def test_what_a_browser_has_it_need_not_load_again(visitor: httpx.AsyncCli
         again = await visitor.get("/admin", headers=headers)
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["content-security-policy"] == first.headers["content-security-policy"]
+        etag = first.headers["etag"]
+        for known in (f"W/{etag}", f'"another", W/{etag}', "*"):  # a proxy that compresses makes it weak
+            assert (await visitor.get("/admin", headers={"If-None-Match": known})).status_code == 304
+        for other in ("", '"another"', etag.strip('"'), f"W/{etag[:-2]}"):
+            assert (await visitor.get("/admin", headers={"If-None-Match": other})).status_code == 200
         assert (await visitor.get("/assets/base.css", headers=headers)).status_code == 200
         assert (await visitor.head("/admin")).status_code == 200
 
@@ -107,7 +112,7 @@ async def test_the_demonstration_gets_a_token_that_is_believed(server: Server) -
         again = (await page.post("/demo/token", json={"user": "alice"})).json()
         async with await server.live("", token=again["token"]):
             pass
-        for wrong in (b"", b"{}", b'{"user": 5}', b"[", b"x" * 2000):
+        for wrong in (b"", b"{}", b'{"user": 5}', b"[", b'{"user": "\xff"}', b"x" * 2000):
             answer = await page.post("/demo/token", content=wrong)
             assert answer.status_code in {400, 413}
         assert (await page.post("/demo/token", json={"user": ""})).status_code == 422
@@ -119,13 +124,27 @@ async def test_the_demonstration_gets_a_token_that_is_believed(server: Server) -
     {"Origin": ""},
     {"Host": "evil.example", "Origin": "http://evil.example"},
     {"Host": "127.0.0.1.evil.example", "Origin": "http://127.0.0.1.evil.example"},
+    {"Host": "user@127.0.0.1", "Origin": "http://user@127.0.0.1"},
+    {"Host": "[::1", "Origin": "http://[::1"},
     {"Host": "", "Origin": ""},
+    {"Origin": "http://["},
+    {"X-Forwarded-For": "203.0.113.9"},  # of a proxy on this machine: who asks is elsewhere
+    {"X-Forwarded-For": "::ffff:203.0.113.9"},
+    {"X-Forwarded-For": "nobody"},
 ])  # fmt: skip
 async def test_nobody_else_gets_one(server: Server, wrong: dict[str, str]) -> None:
-    async with httpx.AsyncClient(base_url=server.url) as elsewhere:
+    async with httpx.AsyncClient(base_url=server.url, headers={"Origin": server.url}) as elsewhere:
         answer = await elsewhere.post("/demo/token", json={"user": "alice"}, headers=wrong)
         assert answer.status_code == 403
         assert "token" not in answer.json()
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:8000", "[::1]:8000"])
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+async def test_this_machine_has_several_names(server: Server, host: str, peer: str) -> None:
+    named = {"Host": host, "Origin": f"http://{host}", "X-Forwarded-For": peer}
+    async with httpx.AsyncClient(base_url=server.url) as page:
+        assert (await page.post("/demo/token", json={"user": "alice"}, headers=named)).status_code == 201
 
 
 async def test_the_demonstrations_socket_is_of_its_own_origin_whatever_others_are_allowed(

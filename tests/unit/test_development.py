@@ -91,6 +91,8 @@ def test_what_it_tells_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
     told = development.welcome(settings, "http://127.0.0.1:8000")
     lines = [line.strip() for line in told.splitlines()]
     assert lines[3] == "Open http://127.0.0.1:8000/demo"
+    for everywhere in ("0.0.0.0", "[::]"):
+        assert "Open http://127.0.0.1:8000/demo" in development.welcome(settings, f"http://{everywhere}:8000")
     assert any(line.count(".") == 2 and line.startswith("eyJ") for line in lines)
     assert settings.admin_key.get_secret_value() in lines
     (curl,) = (line for line in lines if line.startswith("curl"))

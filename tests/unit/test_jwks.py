@@ -345,7 +345,7 @@ async def test_an_issuer_that_withdraws_every_key_is_obeyed(
 
 
 async def test_a_fetch_has_an_end(issuer: Issuer, keys: JwksKeys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jwks, "TIMEOUT", 0.05)
+    monkeypatch.setattr(jwks, "TIMEOUT", 1)
     issuer.gate.clear()
     with pytest.raises(Unavailable):
         await keys.keys("1")

@@ -118,9 +118,9 @@ function drawn(item: Item, manner: Manner): Row {
   const { title, text, url } = shown(item, document.baseURI)
   const unread = make('span', { class: 'unseen' }, `${manner.unread} `)
   const own = rendered(item, manner)
-  const usual = [make('span', { class: 'title', part: 'item-title' }, title)]
-  if (text) usual.push(make('span', { class: 'text', part: 'item-text' }, text))
-  const words = make('span', { class: 'words' }, ...(own === undefined ? usual : [own]))
+  const first = typeof own === 'object' ? own : make('span', { class: 'title', part: 'item-title' }, own ?? title)
+  const words = make('span', { class: 'words' }, first)
+  if (text && own === undefined) words.append(make('span', { class: 'text', part: 'item-text' }, text))
   const time = make('time', { class: 'time', part: 'time', datetime: item.time, title: inFull(item.time, manner.language) })
   const attributes = { tabindex: '-1', ...(url ? { href: url } : { type: 'button' }) }
   const link = make(url ? 'a' : 'button', attributes, unread, words, time)

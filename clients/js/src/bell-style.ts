@@ -104,7 +104,8 @@ button { margin: 0; padding: 0; border: 0; background: none; cursor: pointer; -w
 }
 .words { display: block; }
 .title, .text { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden; white-space: pre-line; }
-.title, .text, .time { unicode-bidi: plaintext; text-align: match-parent; }
+.title, .text, .time { unicode-bidi: plaintext; text-align: left; }
+.title:dir(rtl), .text:dir(rtl), .time:dir(rtl) { text-align: right; }
 .title { font-weight: 500; }
 .unread .title { font-weight: 650; }
 .text { -webkit-line-clamp: 3; margin-block-start: 1px; color: var(--_muted); font-size: 13.5px; }

@@ -206,8 +206,8 @@ export class Client implements Tidings {
     if (this.#tokens.user !== before) this.user = undefined
     const query = new URLSearchParams({ device: this.device!, ack: 'client' })
     const resume = this.#backlog.resume(this.#tokens.user, this.user)
-    if (resume) query.set('resume', resume)
-    if (this.#options.presence) query.set('presence', '1')
+    if (resume) query.append('resume', resume)
+    if (this.#options.presence) query.append('presence', '1')
     return { url: this.#url, token, query }
   }
 
@@ -301,7 +301,7 @@ export class Client implements Tidings {
   lost(link: Link, lostCode: number, lostReason: string): void {
     const { code = lostCode, reason = lostReason, retry_after_ms = -1 } = link.told ?? ({} as Partial<Frame>)
     if (link === this.#next) this.#failed(link)
-    this.#drop(link)
+    this.#drop(link, code)
     const what = verdict(code, this.#tokens.isRenewable(link.token))
     if (what === 'unauthorized' || what === 'closed') return this.#end(what, { code, reason })
     if (what === 'renew') this.#tokens.refused(link.token)
@@ -337,12 +337,12 @@ export class Client implements Tidings {
     this.#lack()
   }
 
-  #drop(link: Link | undefined): void {
+  #drop(link: Link | undefined, code?: number): void {
     link?.close()
     if (link === this.#next) this.#next = undefined
     if (link !== this.#link) return
     this.#link = undefined
-    this.#commands.lost()
+    this.#commands.lost(code)
   }
 
   /** There is no room, and nobody waits for an answer: a connection is of no use. */
@@ -401,7 +401,7 @@ export class Client implements Tidings {
 
   #attend(how: 'addEventListener' | 'removeEventListener'): void {
     globalThis.document?.[how]('visibilitychange', this.#wake as EventListener)
-    for (const name of ['online', 'pageshow']) globalThis.window?.[how](name, this.#wake as EventListener)
+    for (const name of ['online', 'pageshow']) globalThis.window?.[how]?.(name, this.#wake as EventListener) // React Native's window has none of it
   }
 
   #ask(command: object, again?: boolean): Promise<any> {

@@ -35,7 +35,9 @@ export interface Clock {
 export function clock(token: string | undefined, gotAt: number): Clock {
   try {
     const payload = token!.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')
-    const { sub, iat, exp } = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (c) => c.charCodeAt(0))))
+    // UTF-8, without the TextDecoder that React Native lacks.
+    const escaped = atob(payload).replace(/[^]/g, (byte) => `%${byte.charCodeAt(0).toString(16).padStart(2, '0')}`)
+    const { sub, iat, exp } = JSON.parse(decodeURIComponent(escaped))
     return { user: sub, refreshAt: exp > iat ? gotAt + (exp - iat) * 800 : undefined }
   } catch {
     return {}

@@ -61,6 +61,8 @@ class Tabs implements Transport {
   #name = ''
   #channel: BroadcastChannel | undefined
   #hub: Hub | undefined
+  /** Where this tab began, for as long as it has handled nothing: `<log>:<position>`. */
+  #began: string | null = null
   /** Whom this tab listens to. */
   #served = ''
   #unanswered = 0
@@ -107,6 +109,7 @@ class Tabs implements Transport {
     if (this.#name === name) return
     this.leave()
     this.#name = name
+    this.#began = null
     this.#served = ''
     this.#channel = new BroadcastChannel(name)
     this.#channel.onmessage = ({ data }: MessageEvent<Up | Down>) => {
@@ -159,7 +162,8 @@ class Tabs implements Transport {
   #enter(line: number): void {
     const request = this.#lines.get(line)?.request
     if (!request) return
-    const message = { tab: this.#tab, kind: 'open', line, resume: request.query.get('resume') } as const
+    const resume = request.query.get('resume') ?? this.#began
+    const message = { tab: this.#tab, kind: 'open', line, resume } as const
     if (this.#hub) this.#hub.hear(message, request)
     else this.#channel?.postMessage(message)
   }
@@ -173,8 +177,7 @@ class Tabs implements Transport {
     if (message.kind === 'frames' || message.kind === 'closed') return this.#each(message)
     if (!('tab' in message) || message.tab !== this.#tab) return
     const line = this.#lines.get(message.line)
-    if (message.kind === 'opened' && line) line.source = message.source
-    if (message.kind === 'opened') for (const text of message.frames) line?.sink.frame(text)
+    if (message.kind === 'opened') this.#opened(line, message)
     if (message.kind === 'frame') line?.sink.frame(message.text)
     if (message.kind === 'refused') this.#refused(message)
   }
@@ -187,6 +190,14 @@ class Tabs implements Transport {
     const waiting = [...this.#lines.values()].filter(({ source }) => source === undefined)
     if (waiting.length && hidden && !document.hidden) return this.#queue({ steal: true })
     for (const { sink } of waiting) sink.frame(PING)
+  }
+
+  #opened(line: Line | undefined, { source, frames }: Down & { kind: 'opened' }): void {
+    if (!line) return
+    line.source = source
+    const { log, position } = JSON.parse(frames[0]!)
+    this.#began ??= `${log}:${position}`
+    for (const text of frames) line.sink.frame(text)
   }
 
   #each(message: Down & { kind: 'frames' | 'closed' }): void {

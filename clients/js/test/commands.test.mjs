@@ -51,6 +51,18 @@ test('what was sent and not answered is sent again, if that does no harm', async
   await Promise.all([safe, waiting])
 })
 
+test('of what was sent the largest was too large', async (context) => {
+  const { commands, sent, connect } = make(context)
+  connect()
+  const [small, large, last] = ['s', 'l'.repeat(1000), 'ss'].map((data) => commands.ask({ data }))
+  commands.lost(1009)
+  assert.equal(await code(large), 'too_large')
+  connect()
+  assert.deepEqual(sent.slice(3).map(({ ref }) => ref), [1, 3])
+  for (const ref of [1, 3]) commands.answer({ type: 'ok', ref })
+  await Promise.all([small, last])
+})
+
 test('no answer in time is an error', async (context) => {
   const { commands } = make(context, 50)
   const asked = code(commands.ask({}))

@@ -63,8 +63,7 @@ export class Panel {
         button.setAttribute('aria-expanded', 'false');
         if (inside)
             button.focus();
-        if (panel.matches(':popover-open'))
-            panel.hidePopover();
+        panel.hidePopover?.();
         panel.classList.remove('open');
         this.session?.inbox.rest();
         this.paint();
@@ -88,7 +87,7 @@ export class Panel {
         const instead = state === 'failed' ? 'failure' : items.length || waiting ? 'list' : 'nothing';
         view.instead(instead, this.texts);
         view.list.hidden = instead !== 'list' || waiting;
-        view.more.hidden = !hasMore || view.list.hidden;
+        view.more.hidden = !hasMore || state !== 'ready';
         view.all.setAttribute('aria-disabled', String(!inbox?.badge.unread));
         if (this.#whileOpen)
             this.#paintRows(items);

@@ -193,9 +193,9 @@ export class Client {
         const query = new URLSearchParams({ device: this.device, ack: 'client' });
         const resume = this.#backlog.resume(this.#tokens.user, this.user);
         if (resume)
-            query.set('resume', resume);
+            query.append('resume', resume);
         if (this.#options.presence)
-            query.set('presence', '1');
+            query.append('presence', '1');
         return { url: this.#url, token, query };
     }
     /** Finds out which device this is, and how far it has got. */
@@ -291,7 +291,7 @@ export class Client {
         const { code = lostCode, reason = lostReason, retry_after_ms = -1 } = link.told ?? {};
         if (link === this.#next)
             this.#failed(link);
-        this.#drop(link);
+        this.#drop(link, code);
         const what = verdict(code, this.#tokens.isRenewable(link.token));
         if (what === 'unauthorized' || what === 'closed')
             return this.#end(what, { code, reason });
@@ -330,14 +330,14 @@ export class Client {
         this.#retryTimer = setTimeout(() => void this.#open(), duration);
         this.#lack();
     }
-    #drop(link) {
+    #drop(link, code) {
         link?.close();
         if (link === this.#next)
             this.#next = undefined;
         if (link !== this.#link)
             return;
         this.#link = undefined;
-        this.#commands.lost();
+        this.#commands.lost(code);
     }
     /** There is no room, and nobody waits for an answer: a connection is of no use. */
     #isDeaf() {
@@ -397,7 +397,7 @@ export class Client {
     #attend(how) {
         globalThis.document?.[how]('visibilitychange', this.#wake);
         for (const name of ['online', 'pageshow'])
-            globalThis.window?.[how](name, this.#wake);
+            globalThis.window?.[how]?.(name, this.#wake); // React Native's window has none of it
     }
     #ask(command, again) {
         if (this.reason)

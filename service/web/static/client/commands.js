@@ -71,7 +71,13 @@ export class Commands {
         this.#send = send;
         this.#flush();
     }
-    lost() {
+    /** Where the connection ended because of too large a message, that was the largest one. */
+    lost(code) {
+        if (code === 1009) {
+            const size = ({ command }) => JSON.stringify(command).length;
+            const sent = [...this.#asked.values()].filter((asked) => asked.sent).sort((a, b) => size(b) - size(a));
+            sent[0]?.reject(new TidingsError('too_large', 'the message is larger than the server takes'));
+        }
         clearTimeout(this.#timer);
         this.#timer = this.#send = undefined;
         for (const asked of this.#asked.values()) {

@@ -158,6 +158,7 @@ export class Hub {
         source.welcome = welcome;
         this.#source = source;
         this.#next = undefined;
+        this.#refs.clear(); // what has not been answered by now is asked again
         if (welcome['log'] !== this.#log || position > this.#last)
             this.#begin(welcome['log'], position);
         for (const opening of this.#waiting.splice(0))
@@ -236,10 +237,10 @@ export class Hub {
             for (const { tab, line } of this.#waiting.splice(0))
                 this.#post({ hub: this.id, kind: 'refused', tab, line, code, reason });
         }
-        else if (source === this.#source) {
-            this.#source = undefined;
-            this.#refs.clear();
-        }
+        if (source !== this.#source)
+            return; // lines that are still on one that was replaced are about to leave it
+        this.#source = undefined;
+        this.#refs.clear();
         this.#post({ hub: this.id, kind: 'closed', source: source.id, code, reason });
     }
     /** Return where to resume: no tab may be behind that, for it acknowledges. */

@@ -43,6 +43,8 @@ class Tabs {
     #name = '';
     #channel;
     #hub;
+    /** Where this tab began, for as long as it has handled nothing: `<log>:<position>`. */
+    #began = null;
     /** Whom this tab listens to. */
     #served = '';
     #unanswered = 0;
@@ -89,6 +91,7 @@ class Tabs {
             return;
         this.leave();
         this.#name = name;
+        this.#began = null;
         this.#served = '';
         this.#channel = new BroadcastChannel(name);
         this.#channel.onmessage = ({ data }) => {
@@ -142,7 +145,8 @@ class Tabs {
         const request = this.#lines.get(line)?.request;
         if (!request)
             return;
-        const message = { tab: this.#tab, kind: 'open', line, resume: request.query.get('resume') };
+        const resume = request.query.get('resume') ?? this.#began;
+        const message = { tab: this.#tab, kind: 'open', line, resume };
         if (this.#hub)
             this.#hub.hear(message, request);
         else
@@ -163,11 +167,8 @@ class Tabs {
         if (!('tab' in message) || message.tab !== this.#tab)
             return;
         const line = this.#lines.get(message.line);
-        if (message.kind === 'opened' && line)
-            line.source = message.source;
         if (message.kind === 'opened')
-            for (const text of message.frames)
-                line?.sink.frame(text);
+            this.#opened(line, message);
         if (message.kind === 'frame')
             line?.sink.frame(message.text);
         if (message.kind === 'refused')
@@ -183,6 +184,15 @@ class Tabs {
             return this.#queue({ steal: true });
         for (const { sink } of waiting)
             sink.frame(PING);
+    }
+    #opened(line, { source, frames }) {
+        if (!line)
+            return;
+        line.source = source;
+        const { log, position } = JSON.parse(frames[0]);
+        this.#began ??= `${log}:${position}`;
+        for (const text of frames)
+            line.sink.frame(text);
     }
     #each(message) {
         for (const [id, { source, sink }] of [...this.#lines]) {

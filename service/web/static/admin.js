@@ -1,0 +1,3 @@
+import { start } from './admin/shell.js'
+
+start(document.body, document.documentElement.dataset.profile)
