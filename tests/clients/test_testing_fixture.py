@@ -3,7 +3,11 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,22 +42,29 @@ def test_that_fails(tidings_server):
 """
 
 
-def test_a_run_of_other_tests_has_a_service_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "test_theirs.py").write_text(THEIRS)
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short name: PostgreSQL has its socket in there, whose path must have less than 108 bytes."""
+    with TemporaryDirectory(prefix="tt-") as name:
+        yield Path(name)
+
+
+def test_a_run_of_other_tests_has_a_service_and_leaves_nothing_behind(folder: Path) -> None:
+    (folder / "test_theirs.py").write_text(THEIRS)
     marker = f"tidings-fixture-{os.getpid()}"
     environment = {
         **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/clients/python", "TIDINGS_ADMIN_KEY": "of somebody else",
-        "TMPDIR": str(tmp_path), "MARKER": marker,
+        "TMPDIR": str(folder), "MARKER": marker,
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:schemathesis", "-p", "no:cacheprovider"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert "2 passed" in done.stdout, done.stdout + done.stderr
     assert "1 failed" in done.stdout
     left = [pid for pid in processes() if f"MARKER={marker}".encode() in environment_of(pid)]
     assert left == []
-    assert list(tmp_path.glob("tidings-*")) == []
+    assert list(folder.glob("tidings-*")) == []
 
 
 def processes() -> list[int]:
