@@ -274,9 +274,8 @@ export class Client {
         link.beat(frame.heartbeat);
         this.user = frame.user;
         this.#backlog.welcome(frame);
-        this.#commands.connected((command) => link.send(command));
-        for (const command of this.#repeats.values()) {
-            this.#ask(command, false).catch((error) => isLost(error) || this.#listeners.report(error));
+        for (const answer of this.#commands.connected((command) => link.send(command), this.#repeats.values())) {
+            answer.catch((error) => isLost(error) || this.#listeners.report(error));
         }
         this.#become('catching-up');
     }
