@@ -189,6 +189,18 @@ async def test_a_token_is_refreshed_over_the_socket(scripted: Scripted, run: Run
     assert len(script.said("getToken")) == 2
 
 
+async def test_a_token_that_grew_old_before_the_welcome_is_refreshed_then(
+    scripted: Scripted, run: Run
+) -> None:
+    now = int(time.time())
+    first, second = token("alice", iat=now, exp=now + 1), token("alice")
+    await run(options={"url": scripted.url}, tokens=[first, second])
+    peer = await scripted.next()
+    await asyncio.sleep(1)  # most of the token's life
+    await peer.welcome()
+    assert (await peer.until("refresh_token"))["token"] == second
+
+
 async def test_a_new_token_is_asked_for_once_until_it_is_welcome(scripted: Scripted, run: Run) -> None:
     tokens = [token("alice", jti=str(n)) for n in range(5)]
     script, peer = await begin(scripted, run, options={"url": scripted.url}, tokens=[*tokens])
