@@ -189,6 +189,18 @@ async def test_a_token_is_refreshed_over_the_socket(scripted: Scripted, run: Run
     assert len(script.said("getToken")) == 2
 
 
+async def test_a_token_that_grew_old_before_the_welcome_is_refreshed_then(
+    scripted: Scripted, run: Run
+) -> None:
+    now = int(time.time())
+    first, second = token("alice", iat=now, exp=now + 1), token("alice")
+    await run(options={"url": scripted.url}, tokens=[first, second])
+    peer = await scripted.next()
+    await asyncio.sleep(1)  # most of the token's life
+    await peer.welcome()
+    assert (await peer.until("refresh_token"))["token"] == second
+
+
 async def test_a_new_token_is_asked_for_once_until_it_is_welcome(scripted: Scripted, run: Run) -> None:
     tokens = [token("alice", jti=str(n)) for n in range(5)]
     script, peer = await begin(scripted, run, options={"url": scripted.url}, tokens=[*tokens])
@@ -256,6 +268,54 @@ async def test_commands_are_sent_again_where_that_does_no_harm(scripted: Scripte
         await peer.answer(frame, position=1, id=frame.get("id"), rooms=[])
     for number in range(1, 5):
         assert "value" in await script.until("answer", number=number)
+
+
+async def test_a_room_that_was_left_at_once_is_not_joined_again(scripted: Scripted, run: Run) -> None:
+    script, peer = await begin(scripted, run)
+    await script.tell(call="join", arguments=["a", {"durable": False}], number=1)
+    await script.tell(call="leave", arguments=["a"], number=2)
+    await script.tell(call="join", arguments=["b", {"durable": False}], number=3)
+    await peer.until("join_room", room="b")
+    for frame in list(peer.heard):
+        await peer.answer(frame, room=frame["room"])
+    await script.until("answer", number=3)
+    await peer.close(1011)
+    peer = await scripted.next()
+    await peer.welcome()
+    await peer.until("join_room", room="b")
+    await script.ask("state")
+    assert [(frame["type"], frame["room"]) for frame in peer.heard] == [("join_room", "b")]
+
+
+async def test_a_room_that_is_refused_is_not_asked_for_again(scripted: Scripted, run: Run) -> None:
+    script, peer = await begin(scripted, run)
+    await script.tell(call="join", arguments=["a", {"durable": False}], number=1)
+    frame = await peer.until("join_room")
+    await peer.send("error", ref=frame["ref"], code="forbidden", message="no")
+    await script.until("answer", number=1, code="forbidden")
+    await peer.close(1011)
+    peer = await scripted.next()
+    await peer.welcome()
+    await script.tell(call="rooms", number=2, arguments=[])
+    await peer.until("rooms")
+    assert [frame["type"] for frame in peer.heard] == ["rooms"]
+
+
+async def test_rooms_are_joined_again_no_faster_than_the_service_takes_it(
+    scripted: Scripted, run: Run
+) -> None:
+    script, peer = await begin(scripted, run)
+    for number in range(30):
+        await script.tell(call="join", arguments=[f"r{number}", {"durable": False}], number=number)
+        frame = await peer.until("join_room", room=f"r{number}")
+        await peer.answer(frame, room=frame["room"])
+        await script.until("answer", number=number)
+    await peer.close(1011)
+    peer = await scripted.next()
+    begun = time.monotonic()
+    await peer.welcome()
+    await peer.until("join_room", count=30)
+    assert time.monotonic() - begun > 0.9
 
 
 async def test_an_answer_that_does_not_come_and_one_that_says_no(scripted: Scripted, run: Run) -> None:

@@ -703,6 +703,17 @@ async def test_what_belongs_to_a_connection_is_joined_again_over_the_next(server
         assert await tidings.rooms() == []
 
 
+async def test_what_was_left_before_the_answer_is_not_joined_again(server: Server) -> None:
+    async with link_to(server.port) as link, Tidings(url_of(link), token("alice", rooms=["*"])) as tidings:
+        await until(tidings, "live")
+        await asyncio.gather(tidings.join("here", durable=False), tidings.leave("here"))
+        with pytest.raises(CommandFailed):
+            await tidings.join("no such room!", durable=False)
+        link.cut()
+        await until(tidings, "offline")
+        assert await tidings.rooms() == []
+
+
 # --- Notices
 
 

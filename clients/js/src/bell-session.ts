@@ -16,6 +16,8 @@ export interface Source {
 
 /** Milliseconds within which all bells that were told the same ask for the count, each at a moment of its own. */
 const SPREAD = { user: 2000, everyone: 20_000 }
+/** The same where the service did not answer, at most. */
+const LONGEST = 300_000
 
 export class Session {
   inbox: Inbox
@@ -23,16 +25,17 @@ export class Session {
   #ends: (() => void)[]
   #timer: ReturnType<typeof setTimeout> | undefined
   #due = false
+  #failures = 0
+  #page = new AbortController()
 
   constructor(source: Source, changed: () => void, arrived: (item: Item) => void) {
     this.inbox = new Inbox(caller(source), changed)
     const client = (this.#client = source.client ?? ownClient(source))
-    const page = new AbortController()
-    const { signal } = page
+    const { signal } = this.#page
     document.addEventListener('visibilitychange', () => this.#due && void this.#recount(), { signal })
     for (const kind of ['online', 'offline']) addEventListener(kind, changed, { signal })
     this.#ends = [
-      () => page.abort(),
+      () => this.#page.abort(),
       () => clearTimeout(this.#timer),
       () => source.client ?? client.close(),
       client.watch('state', () => {
@@ -61,8 +64,9 @@ export class Session {
     this.#due = false
     try {
       await Promise.all([this.inbox.count(), list && this.inbox.load()])
+      this.#failures = 0
     } catch {
-      this.#later(SPREAD.everyone)
+      this.#again()
     }
   }
 
@@ -89,12 +93,18 @@ export class Session {
     }, Math.random() * spread)
   }
 
+  /** The service did not answer: the longer that lasts, the more rarely it is asked. */
+  #again(): void {
+    if (!this.#page.signal.aborted) this.#later(Math.min(LONGEST, SPREAD.everyone * 2 ** this.#failures++))
+  }
+
   async #recount(): Promise<void> {
     this.#due = false
     try {
       if ((await this.inbox.count()) && this.inbox.state !== 'new') await this.inbox.load()
+      this.#failures = 0
     } catch {
-      this.#later(SPREAD.everyone)
+      this.#again()
     }
   }
 }

@@ -85,8 +85,12 @@ export class Client implements Tidings {
 
   async join(room: string, { durable, presence }: { durable?: boolean; presence?: boolean } = {}): Promise<void> {
     const command = { type: 'join_room', room, durable, presence }
-    await this.#ask(command)
+    // Before the answer: what is left meanwhile must not be joined again.
     if (durable === false || presence) this.#repeats.set(room, command)
+    await this.#ask(command).catch((error) => {
+      if (this.#repeats.get(room) === command) this.#repeats.delete(room)
+      throw error
+    })
   }
 
   async leave(room: string): Promise<void> {
@@ -283,9 +287,8 @@ export class Client implements Tidings {
     link.beat(frame.heartbeat)
     this.user = frame.user
     this.#backlog.welcome(frame)
-    this.#commands.connected((command) => link.send(command))
-    for (const command of this.#repeats.values()) {
-      this.#ask(command, false).catch((error) => isLost(error) || this.#listeners.report(error))
+    for (const answer of this.#commands.connected((command) => link.send(command), this.#repeats.values())) {
+      answer.catch((error) => isLost(error) || this.#listeners.report(error))
     }
     this.#become('catching-up')
   }

@@ -35,6 +35,8 @@ export class Commands {
   #ref = 0
   #send: ((command: object) => void) | undefined
   #timer: ReturnType<typeof setTimeout> | undefined
+  /** More is about to be asked for. */
+  #gathering = false
 
   /** `settled` is called when none is left. */
   constructor(private readonly timeout: number, private readonly settled: () => void) {}
@@ -60,7 +62,7 @@ export class Commands {
       }
       const asked: Asked = { command: { ...command, ref }, again, sent: false, resolve: settle(resolve), reject: settle(reject) }
       this.#asked.set(ref, asked)
-      if (!this.#timer) this.#flush()
+      if (!this.#timer && !this.#gathering) this.#flush()
     })
   }
 
@@ -72,10 +74,15 @@ export class Commands {
     return !!asked
   }
 
-  connected(send: (command: object) => void): void {
+  /** `repeats` is asked for besides, on this connection only; returns the answers to that. */
+  connected(send: (command: object) => void, repeats: Iterable<object> = []): Promise<any>[] {
     this.lost()
     this.#send = send
+    this.#gathering = true
+    const answers = [...repeats].map((command) => this.ask(command, false))
+    this.#gathering = false
     this.#flush()
+    return answers
   }
 
   /** Where the connection ended because of too large a message, that was the largest one. */

@@ -58,8 +58,9 @@ export class Tokens {
     this.#renewed = true
   }
 
-  /** What was refused before is forgotten. */
+  /** What was refused before is forgotten. A refresh that was due before can be made now. */
   welcomed(): void {
     this.#renewed = false
+    if (this.get && Date.now() >= this.#clock.refreshAt!) this.wait(0)
   }
 }

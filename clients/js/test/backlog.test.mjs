@@ -148,3 +148,26 @@ test('what is cleared comes again', () => {
   take(backlog, event(1), event(2))
   assert.deepEqual(workOff(backlog), [2])
 })
+
+test('what was in hand at the end is not taken again, whether it was handled then or put back', () => {
+  for (const end of ['handled', 'back']) {
+    const backlog = begun()
+    take(backlog, event(1), event(2))
+    const item = backlog.next()
+    backlog.clear()
+    backlog[end](item)
+    backlog.welcome(welcome())
+    take(backlog, event(1), event(2))
+    assert.deepEqual(workOff(backlog), end === 'back' ? [1, 2] : [2])
+  }
+})
+
+test('what was in hand at the end and still is, is not taken again', () => {
+  const backlog = begun()
+  take(backlog, event(1), event(2))
+  const item = backlog.next()
+  backlog.clear()
+  take(backlog, event(1), event(2))
+  backlog.handled(item)
+  assert.deepEqual(workOff(backlog), [2])
+})

@@ -37,6 +37,18 @@ test('commands wait for a connection, a hundred of them', async (context) => {
   assert.equal(commands.size, 0)
 })
 
+test('what each connection has to be told is told no faster either', async (context) => {
+  const { commands, sent } = make(context)
+  const repeats = Array.from({ length: 70 }, () => ({ type: 'join_room' }))
+  const answers = commands.connected((command) => sent.push(command), repeats)
+  for (const count of [25, 50, 70]) {
+    assert.equal(sent.length, count)
+    context.mock.timers.tick(1000)
+  }
+  for (const { ref } of sent) commands.answer({ type: 'ok', ref })
+  await Promise.all(answers)
+})
+
 test('what was sent and not answered is sent again, if that does no harm', async (context) => {
   const { commands, sent, connect } = make(context)
   connect()

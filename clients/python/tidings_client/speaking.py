@@ -43,11 +43,16 @@ class Speaking:
 
     async def join(self, room: str, *, durable: bool, presence: bool) -> None:
         """Join a room, and again over every connection where that counts for one only."""
-        await self.ask("join_room", room=room, durable=durable, presence=presence)
+        told = {"room": room, "durable": durable, "presence": presence}
+        frame = {"type": "join_room", **told}
         if presence or not durable:
-            self._rooms[room] = {
-                "type": "join_room", "room": room, "durable": durable, "presence": presence,
-            }  # fmt: skip
+            self._rooms[room] = frame  # before the answer: what is left meanwhile must not be joined again
+        try:
+            await self.ask("join_room", **told)
+        except BaseException:
+            if self._rooms.get(room) is frame:
+                del self._rooms[room]
+            raise
 
     async def leave(self, room: str) -> None:
         """Leave a room, and do not join it again."""

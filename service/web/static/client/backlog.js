@@ -89,11 +89,11 @@ export class Backlog {
         if (item.user === this.#user)
             this.#items.unshift(item);
     }
-    /** Forgets what has not been handled: it comes again. */
+    /** Forgets what has not been handled: it comes again, but for what is in hand. */
     clear() {
         this.#items = [];
         this.full = false;
-        this.#seen = this.kept?.position ?? 0;
+        this.#seen = (this.#working && placeOf(this.#working.frame)) ?? this.kept?.position ?? 0;
     }
 }
 function placeOf(frame) {

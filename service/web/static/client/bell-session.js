@@ -3,22 +3,25 @@ import { Inbox } from './inbox.js';
 import { shared } from './tabs.js';
 /** Milliseconds within which all bells that were told the same ask for the count, each at a moment of its own. */
 const SPREAD = { user: 2000, everyone: 20_000 };
+/** The same where the service did not answer, at most. */
+const LONGEST = 300_000;
 export class Session {
     inbox;
     #client;
     #ends;
     #timer;
     #due = false;
+    #failures = 0;
+    #page = new AbortController();
     constructor(source, changed, arrived) {
         this.inbox = new Inbox(caller(source), changed);
         const client = (this.#client = source.client ?? ownClient(source));
-        const page = new AbortController();
-        const { signal } = page;
+        const { signal } = this.#page;
         document.addEventListener('visibilitychange', () => this.#due && void this.#recount(), { signal });
         for (const kind of ['online', 'offline'])
             addEventListener(kind, changed, { signal });
         this.#ends = [
-            () => page.abort(),
+            () => this.#page.abort(),
             () => clearTimeout(this.#timer),
             () => source.client ?? client.close(),
             client.watch('state', () => {
@@ -47,9 +50,10 @@ export class Session {
         this.#due = false;
         try {
             await Promise.all([this.inbox.count(), list && this.inbox.load()]);
+            this.#failures = 0;
         }
         catch {
-            this.#later(SPREAD.everyone);
+            this.#again();
         }
     }
     #came(event, arrived) {
@@ -75,14 +79,20 @@ export class Session {
                 void this.#recount();
         }, Math.random() * spread);
     }
+    /** The service did not answer: the longer that lasts, the more rarely it is asked. */
+    #again() {
+        if (!this.#page.signal.aborted)
+            this.#later(Math.min(LONGEST, SPREAD.everyone * 2 ** this.#failures++));
+    }
     async #recount() {
         this.#due = false;
         try {
             if ((await this.inbox.count()) && this.inbox.state !== 'new')
                 await this.inbox.load();
+            this.#failures = 0;
         }
         catch {
-            this.#later(SPREAD.everyone);
+            this.#again();
         }
     }
 }

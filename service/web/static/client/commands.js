@@ -27,6 +27,8 @@ export class Commands {
     #ref = 0;
     #send;
     #timer;
+    /** More is about to be asked for. */
+    #gathering = false;
     /** `settled` is called when none is left. */
     constructor(timeout, settled) {
         this.timeout = timeout;
@@ -53,7 +55,7 @@ export class Commands {
             };
             const asked = { command: { ...command, ref }, again, sent: false, resolve: settle(resolve), reject: settle(reject) };
             this.#asked.set(ref, asked);
-            if (!this.#timer)
+            if (!this.#timer && !this.#gathering)
                 this.#flush();
         });
     }
@@ -66,10 +68,15 @@ export class Commands {
             asked?.resolve(frame);
         return !!asked;
     }
-    connected(send) {
+    /** `repeats` is asked for besides, on this connection only; returns the answers to that. */
+    connected(send, repeats = []) {
         this.lost();
         this.#send = send;
+        this.#gathering = true;
+        const answers = [...repeats].map((command) => this.ask(command, false));
+        this.#gathering = false;
         this.#flush();
+        return answers;
     }
     /** Where the connection ended because of too large a message, that was the largest one. */
     lost(code) {

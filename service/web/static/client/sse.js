@@ -76,5 +76,5 @@ export function sse(options = {}) {
         },
     };
 }
-/** The close codes that mean the same as a refusal. */
-const CODES = { 401: 4001, 403: 4003, 404: 1008, 422: 1008, 429: 4029, 503: 1012 };
+/** The close codes that mean the same as a refusal. 404 is none: a proxy says that while it has no service behind it. */
+const CODES = { 401: 4001, 403: 4003, 422: 1008, 429: 4029, 503: 1012 };

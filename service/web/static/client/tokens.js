@@ -53,8 +53,10 @@ export class Tokens {
         this.current = undefined;
         this.#renewed = true;
     }
-    /** What was refused before is forgotten. */
+    /** What was refused before is forgotten. A refresh that was due before can be made now. */
     welcomed() {
         this.#renewed = false;
+        if (this.get && Date.now() >= this.#clock.refreshAt)
+            this.wait(0);
     }
 }
