@@ -6,12 +6,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.conftest import PATIENCE, Visit
+from tests.browser.conftest import Visit
 from tests.harness import ADMIN_KEY, Server, eventually, token
 
 Start = Callable[..., Awaitable[Server]]
-
-expect.set_options(timeout=PATIENCE)
 
 
 async def opened(server: Server, visit: Visit, section: str = "overview", **options: object) -> Page:

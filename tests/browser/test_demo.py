@@ -8,9 +8,7 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import Visit
-from tests.harness import PATIENCE, Server, eventually
-
-expect.set_options(timeout=PATIENCE * 1000)
+from tests.harness import Server, eventually
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 SHIFTS = """() => new Promise((tell) => {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import BrowserContext, Page
 
-from tests.browser.conftest import Visit, freeze, thaw
+from tests.browser.conftest import PATIENCE, Visit, freeze, thaw
 from tests.browser.pages import Pages, page, site
 from tests.harness import Server, eventually, token
 
@@ -105,7 +105,7 @@ async def cursor(server: Server) -> int:
     return max(int(device["cursor"]) for device in devices)
 
 
-async def has(tab: Page, data: list[Any], patience: float = 10_000) -> None:
+async def has(tab: Page, data: list[Any], patience: float = PATIENCE) -> None:
     """Wait until a tab has all of these; then it has them once each, in their order."""
     await tab.wait_for_function("(last) => window.seen.includes(last)", arg=data[-1], timeout=patience)
     assert await tab.evaluate("window.seen") == data

@@ -201,6 +201,19 @@ async def test_a_token_that_grew_old_before_the_welcome_is_refreshed_then(
     assert (await peer.until("refresh_token"))["token"] == second
 
 
+async def test_the_next_token_may_be_another_users(scripted: Scripted, run: Run) -> None:
+    """Who logged in by another tab: what the former user has handled says nothing of theirs."""
+    now = int(time.time())
+    tokens = [token("alice", iat=now, exp=now + 1), token("bob")]
+    _, peer = await begin(scripted, run, options={"url": scripted.url}, tokens=tokens)
+    await peer.event(5)
+    await peer.until("ack", position=5)
+    await peer.answer(await peer.until("refresh_token"))
+    await peer.close(1011)
+    peer = await scripted.next()
+    assert (peer.token, peer.query.get("resume")) == (tokens[1], None)
+
+
 async def test_a_new_token_is_asked_for_once_until_it_is_welcome(scripted: Scripted, run: Run) -> None:
     tokens = [token("alice", jti=str(n)) for n in range(5)]
     script, peer = await begin(scripted, run, options={"url": scripted.url}, tokens=[*tokens])

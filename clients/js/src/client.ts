@@ -46,6 +46,8 @@ export class Client implements Tidings {
   /** When the next attempt is due. */
   #retryAt: number | undefined
   #retryTimer: ReturnType<typeof setTimeout> | undefined
+  /** Who the last token said that the user is. */
+  #claimed: string | undefined
   /** It was the server who said how long to wait. */
   #bidden = false
   #failures = 0
@@ -205,9 +207,9 @@ export class Client implements Tidings {
 
   async #request(): Promise<Parameters<Transport['open']>[0]> {
     await (this.#recalled ??= this.#recall())
-    const before = this.#tokens.user
     const token = await this.#tokens.fresh()
-    if (this.#tokens.user !== before) this.user = undefined
+    if (this.#tokens.user !== this.#claimed) this.user = undefined
+    this.#claimed = this.#tokens.user
     const query = new URLSearchParams({ device: this.device!, ack: 'client' })
     const resume = this.#backlog.resume(this.#tokens.user, this.user)
     if (resume) query.append('resume', resume)

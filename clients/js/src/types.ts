@@ -157,7 +157,7 @@ export interface Options {
   url: string
   /** A JSON Web Token. Without it and `getToken` the browser's cookie counts. */
   token?: string
-  /** Gets a token, whenever a new one is needed. A failure is tried again like a lost connection. */
+  /** Gets a token, whenever a new one is needed. A failure is tried again like a lost connection; one that never settles is waited for. */
   getToken?: () => string | Promise<string>
   /** Which receiver of the user this is. By default made up once, and kept in `store`. */
   device?: string

@@ -43,12 +43,11 @@ class Speaking:
 
     async def join(self, room: str, *, durable: bool, presence: bool) -> None:
         """Join a room, and again over every connection where that counts for one only."""
-        told = {"room": room, "durable": durable, "presence": presence}
-        frame = {"type": "join_room", **told}
+        frame = {"type": "join_room", "room": room, "durable": durable, "presence": presence}
         if presence or not durable:
             self._rooms[room] = frame  # before the answer: what is left meanwhile must not be joined again
         try:
-            await self.ask("join_room", **told)
+            await self.ask("join_room", room=room, durable=durable, presence=presence)
         except BaseException:
             if self._rooms.get(room) is frame:
                 del self._rooms[room]

@@ -39,6 +39,8 @@ export class Client {
     /** When the next attempt is due. */
     #retryAt;
     #retryTimer;
+    /** Who the last token said that the user is. */
+    #claimed;
     /** It was the server who said how long to wait. */
     #bidden = false;
     #failures = 0;
@@ -191,10 +193,10 @@ export class Client {
     }
     async #request() {
         await (this.#recalled ??= this.#recall());
-        const before = this.#tokens.user;
         const token = await this.#tokens.fresh();
-        if (this.#tokens.user !== before)
+        if (this.#tokens.user !== this.#claimed)
             this.user = undefined;
+        this.#claimed = this.#tokens.user;
         const query = new URLSearchParams({ device: this.device, ack: 'client' });
         const resume = this.#backlog.resume(this.#tokens.user, this.user);
         if (resume)
