@@ -133,7 +133,7 @@ class Calm(logging.Filter):
             return True
         place = record.pathname, record.lineno
         before, since, more = self._last.get(place, ("", 0.0, 0))
-        if message == before and record.created - since < self._seconds:
+        if message == before and 0 <= record.created - since < self._seconds:
             self._last[place] = before, since, more + 1
             return False
         if message == before and more:
