@@ -72,6 +72,17 @@ async def test_an_event_is_handled_once_the_next_one_is_asked_for(server: Server
         assert [event.position for event in await take(tidings, 1)] == positions[2:]
 
 
+async def test_what_was_handled_last_is_told_before_it_leaves(server: Server) -> None:
+    """Within the pause between two acknowledgements."""
+    for n in range(30):
+        await server.publish("user:alice", data=n)
+    async with Tidings(server.url, token("alice"), device="d") as tidings:
+        await take(tidings, 30)
+    last = await server.publish("user:alice")
+    async with Tidings(server.url, token("alice"), device="d") as tidings:
+        assert [event.position for event in await take(tidings, 1)] == [last]
+
+
 async def cursor_is(server: Server, path: str, position: int) -> bool:
     devices = (await server.http.get(path)).json()["data"]
     return [device["cursor"] for device in devices] == [position]
