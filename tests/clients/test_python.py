@@ -185,6 +185,17 @@ async def test_a_half_open_link_is_noticed(start: Start) -> None:
         assert [event.data for event in await take(tidings, 1)] == ["in the hole"]
 
 
+async def test_a_link_over_which_nothing_comes_is_dead_though_nobody_says_so() -> None:
+    async def script(number: int, visit: Visit) -> None:
+        await visit.welcome(heartbeat=0.2)
+        if number == 2:
+            await visit.event(1)
+        await visit.left()
+
+    async with scripted(script) as url, Tidings(url, token("alice")) as tidings:
+        assert [event.position for event in await take(tidings, 1)] == [1]
+
+
 async def test_closing_does_not_wait_for_a_dead_link(server: Server) -> None:
     async with link_to(server.port) as link, Tidings(url_of(link), token("alice")) as tidings:
         await until(tidings, "live")

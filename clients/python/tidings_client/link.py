@@ -98,6 +98,8 @@ class Link:
         kind = frame["type"]
         if kind == "welcome":
             self._silence = 2 * frame["heartbeat"]
+            self._watch.cancel()
+            self._look()
             self.stream = Stream.of(frame)
         pause = self._taken(self.stream, frame)
         if pause is not None:
