@@ -198,6 +198,33 @@ async def test_who_closes_without_waiting_tells_everybody(server: Server) -> Non
     assert {type(result) for result in results} == {Unconfirmed}
 
 
+async def test_who_waits_for_room_when_it_is_closed_is_told_too(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "EVENTS", 50)
+    async with link_to(server.port) as link:
+        link.refuse = True
+        async with Publisher(url_of(link), ADMIN_KEY) as sender:
+            sending = [asyncio.create_task(sender.send("user:alice", "t")) for _ in range(60)]
+            await eventually(lambda: len(sender._buffer) == 50)
+            closing = asyncio.create_task(sender.aclose())
+            await asyncio.sleep(0)
+            closing.cancel()
+            async with asyncio.timeout(PATIENCE):
+                results = await asyncio.gather(*sending, return_exceptions=True)
+    kinds = [type(result) for result in results]
+    assert kinds == [Unconfirmed] * 50 + [RuntimeError] * 10  # these were certainly not sent
+
+
+async def test_an_id_that_is_none_is_refused_alone(server: Server) -> None:
+    wrong: Any = ["x"]
+    async with asyncio.timeout(PATIENCE), Publisher(server.url, ADMIN_KEY) as sender:
+        results = await asyncio.gather(
+            *(sender.send("user:alice", "t", id=each) for each in ("a", wrong, "b")), return_exceptions=True
+        )
+    assert [type(result) for result in results] == [Sent, Refused, Sent]
+
+
 async def test_nobody_waits_for_ever(server: Server) -> None:
     async with Publisher("http://127.0.0.1:1", ADMIN_KEY, retry_for=0.3) as publisher:
         with pytest.raises(Unconfirmed):

@@ -135,6 +135,17 @@ async def test_closing_ends_a_loop_that_waits(server: Server) -> None:
             await tidings.__aenter__()
 
 
+async def test_what_is_closed_before_it_could_begin_has_ended_too() -> None:
+    tidings = Tidings("http://127.0.0.1:1", "t")
+    await tidings.__aenter__()
+    await tidings.aclose()
+    async with asyncio.timeout(PATIENCE):
+        assert [event async for event in tidings] == []
+        with pytest.raises(Closed):
+            await tidings.rooms()
+    assert tidings.state == "closed"
+
+
 # --- Links that break
 
 

@@ -3,12 +3,13 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError
 
 import pytest
 
-from tests.harness import ADMIN_KEY, Server, token
+from tests.harness import ADMIN_KEY, Server, eventually, token
 from tidings_client import Refused, Unauthorized
-from tidings_client.sync import Publisher, Tidings
+from tidings_client.sync import Publisher, Tidings, _Background
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -68,4 +69,40 @@ async def test_several_threads_share_a_publisher(server: Server) -> None:
         sent = await asyncio.gather(*sending)
         assert len({one.position for one in sent}) == 50
         await asyncio.to_thread(publisher.close)
+    assert threads() == []
+
+
+async def test_a_loop_in_which_it_is_closed_ends(server: Server) -> None:
+    await server.publish("user:alice")
+    await server.publish("user:alice")
+
+    def program() -> int:
+        count = 0
+        with Tidings(server.url, token("alice")) as tidings:
+            for _ in tidings:
+                count += 1
+                tidings.close()
+        return count
+
+    assert await asyncio.to_thread(program) == 1
+    assert threads() == []
+
+
+async def test_who_waits_when_the_thread_ends_is_told() -> None:
+    begun = threading.Event()
+
+    async def endless() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    def wait() -> None:
+        with pytest.raises(CancelledError):
+            background.run(endless())
+
+    background = _Background()
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    await asyncio.to_thread(begun.wait)
+    await asyncio.to_thread(background.close)
+    await eventually(lambda: not waiting.is_alive())
     assert threads() == []

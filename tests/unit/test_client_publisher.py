@@ -136,3 +136,8 @@ def test_pauses_grow_and_end() -> None:
     assert retries.pause(Again("limited", 42.0), 0.0) == 42.0
     with pytest.raises(Unconfirmed, match="down"):
         retries.pause(Again("down", 1.0), 99.5)
+
+
+def test_who_is_told_to_come_back_at_once_does_not_go_round_and_round() -> None:
+    retries = Retries(Random(1), until=100.0)
+    assert sum(retries.pause(Again("down", 0.0), 0.0) for _ in range(20)) > 10

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.harness import token
+from tests.harness import eventually, token
 from tidings_client import Closed, CommandFailed, Ended, FileStore, Unauthorized
 from tidings_client.commands import BOUND, Commands
 from tidings_client.course import LIMITED, LONGEST, Course, Ending
 from tidings_client.events import event_of
 from tidings_client.handling import Handling
 from tidings_client.inflow import Inflow
-from tidings_client.pace import Pace
+from tidings_client.pace import BURST, Pace
 from tidings_client.progress import Arrivals, Place, Stream, handled_by
+from tidings_client.speaking import Speaking
 from tidings_client.tokens import TokenClock, TokenSource, claims_of, life_of
 from tidings_client.urls import base_url, socket_url
 from tidings_client.watchers import Watchers
@@ -326,6 +327,27 @@ async def test_only_so_many_commands_wait() -> None:
         commands.add({"type": "rooms"}, repeats=True)
     commands.forget(last)
     commands.add({"type": "rooms"}, repeats=True)
+
+
+async def test_who_gives_up_while_sending_for_others_loses_none_of_theirs() -> None:
+    sent: list[str] = []
+
+    class Line:
+        async def send(self, frame: dict[str, Any]) -> None:
+            sent.append(frame["type"])
+
+    speaking = Speaking(Watchers())
+    line: Any = Line()
+    asked = [asyncio.create_task(speaking.ask(str(n))) for n in range(BURST + 2)]
+    await asyncio.sleep(0)
+    over = asyncio.create_task(speaking.over(line))
+    await eventually(lambda: len(sent) >= BURST)
+    over.cancel()  # in the pause before the next one
+    another = asyncio.create_task(speaking.ask("last"))
+    await eventually(lambda: "last" in sent)
+    assert sent == [*map(str, range(BURST + 2)), "last"]
+    for task in (*asked, another):
+        task.cancel()
 
 
 @given(st.lists(st.floats(0, 2), min_size=1, max_size=300))

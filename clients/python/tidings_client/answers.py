@@ -52,10 +52,10 @@ class Retries:
         self._failures = 0
 
     def pause(self, again: Again, now: float) -> float:
-        """Return the seconds: as the service says, or else with full jitter. Raises Unconfirmed."""
+        """Return the seconds: by full jitter, but not before the service says. Raises Unconfirmed."""
         longest = min(LONGEST, SHORTEST * 2.0 ** min(self._failures, 10))
         self._failures += 1
-        pause = self._random.uniform(0, longest) if again.after is None else again.after
+        pause = max(self._random.uniform(0, longest), again.after or 0.0)
         if now + pause > self._until:
             raise Unconfirmed(again.reason)
         return pause

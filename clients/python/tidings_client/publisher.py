@@ -77,7 +77,9 @@ class Publisher:
         it again is safe with the same ``id`` only.
         """
         body = encoded(to, type, data, options)
-        outgoing = Outgoing(body, options.get("id"), asyncio.get_running_loop().create_future())
+        given = options.get("id")
+        name = None if given is None else str(given)  # one that is no text is refused by the service, alone
+        outgoing = Outgoing(body, name, asyncio.get_running_loop().create_future())
         async with self._turn:
             while not self._buffer.takes(body):
                 self._settled.clear()
@@ -115,6 +117,8 @@ class Publisher:
         finally:
             while batch := self._buffer.cut():
                 _settle(batch, [_closed()] * len(batch))
+            self._buffer = Buffer(EVENTS, BYTES)
+            self._settled.set()  # who waits for room is not to wait for ever
 
     async def _deliver(self, batch: Sequence[Outgoing]) -> None:
         """Have each told what became of it."""

@@ -49,6 +49,8 @@ class Session:
         except asyncio.CancelledError:
             self._task.cancel()  # without farewell
             raise
+        if self.state not in {"closed", "unauthorized"}:
+            self._end(None)  # it had not begun
 
     async def _run(self) -> None:
         telling = asyncio.get_running_loop().create_task(self._acknowledge())
@@ -61,11 +63,14 @@ class Session:
             error = mistake
         finally:
             telling.cancel()
+            self._end(error)  # before anything that a second cancellation could end
             await asyncio.wait({telling})
-            self._handling.inflow.end(error)
-            self.speaking.end(error or Closed(1000, "by this client"))
-            state: State = "unauthorized" if isinstance(error, Unauthorized) else "closed"
-            self.changed(state, {"reason": error})
+
+    def _end(self, error: Exception | None) -> None:
+        """Tell everybody that it is over."""
+        self._handling.inflow.end(error)
+        self.speaking.end(error or Closed(1000, "by this client"))
+        self.changed("unauthorized" if isinstance(error, Unauthorized) else "closed", {"reason": error})
 
     async def _acknowledge(self) -> None:
         """Tell what is handled: at once, but not again and again."""

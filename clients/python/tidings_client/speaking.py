@@ -68,7 +68,8 @@ class Speaking:
         self._link = link
         async with self._turn:
             for frame in list(self._rooms.values()):
-                await self._say(link, frame)
+                await self._pause()
+                await link.send(frame)
         await self._send_waiting()
 
     def lost(self, code: int | None) -> None:
@@ -83,10 +84,11 @@ class Speaking:
 
     async def _send_waiting(self) -> None:
         async with self._turn:
-            while self._link is not None and (command := self._commands.unsent()) is not None:
-                command.sent = True
-                await self._say(self._link, command.frame)
+            while self._link is not None and self._commands.unsent() is not None:
+                await self._pause()  # where that is cancelled, nobody's command is taken for sent
+                if self._link is not None and (command := self._commands.unsent()) is not None:
+                    command.sent = True
+                    await self._link.send(command.frame)
 
-    async def _say(self, link: Link, frame: Frame) -> None:
+    async def _pause(self) -> None:
         await asyncio.sleep(self._pace.next(asyncio.get_running_loop().time()))
-        await link.send(frame)

@@ -45,11 +45,19 @@ class _Background:
             future.cancel()
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, and all that still runs in it: where closing was interrupted, or others wait."""
+        self.run(_cancel_the_rest())
         self.run(self._loop.shutdown_asyncgens())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancel_the_rest() -> None:
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
 
 
 class Publisher:
@@ -156,7 +164,7 @@ class Tidings:
             async def following() -> Event | None:
                 return await anext(events, None)
 
-            while (event := run(following())) is not None:
+            while self._background is not None and (event := run(following())) is not None:
                 yield event
 
     def done(self) -> None:
