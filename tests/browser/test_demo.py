@@ -1,7 +1,6 @@
 """The demonstration, as somebody uses it who has just started the service."""
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -25,13 +24,6 @@ FOCUSED = """() => {
     return at.getAttribute('aria-label') ?? (at.type === 'radio' ? at.value : at.innerText.trim())
 }"""
 GREETING = "Hi Alice! This came over the service that you have just started."
-
-
-@pytest.fixture
-async def complaints(complaints: list[str]) -> AsyncIterator[list[str]]:
-    """Where a machine is too slow for the log to be confirmed in time, calls get 503, and are made again."""
-    yield complaints
-    complaints[:] = [complaint for complaint in complaints if "503" not in complaint]
 
 
 class Side:
