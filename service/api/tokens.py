@@ -1,5 +1,6 @@
 """Client tokens for backends that have no identity provider."""
 
+from collections.abc import Mapping
 from time import time
 from typing import Any
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api.access import KeyFirst, TokenIssuer
 from service.api.fields import Flag, Pattern, RoomName, UserId, Whole
 from service.api.problems import refused_with
-from service.api.service import InService
+from service.api.service import InService, Service
 from service.domain.addresses import check_pattern, check_room, check_user
 from service.domain.claims import LEEWAY
 from service.domain.errors import Conflict, Invalid
@@ -44,8 +45,6 @@ class TokenOut(BaseModel):
 @router.post("/v1/tokens", operation_id="mintToken", status_code=201, responses=refused_with(Conflict))
 async def mint(order: TokenIn, key: TokenIssuer, service: InService) -> TokenOut:
     """Sign a client token."""
-    if service.minter is None:
-        raise Conflict("this service has no key to sign with")
     check_user(order.user, "#/user")
     for field, check in (
         ("rooms", check_pattern),
@@ -57,21 +56,24 @@ async def mint(order: TokenIn, key: TokenIssuer, service: InService) -> TokenOut
     key.may_grant(_reach(order))
     if order.ttl > service.settings.token_max_age:
         raise Invalid(f"at most {service.settings.token_max_age:.0f} s", "#/ttl")
+    grants = order.model_dump(exclude={"user", "ttl"}, exclude_defaults=True)
+    return signed(service, order.user, order.ttl, grants)
+
+
+def signed(service: Service, user: str, ttl: int, grants: Mapping[str, Any]) -> TokenOut:
+    """Return a token that no revocation of before is against, good for ``ttl`` seconds; raises Conflict."""
+    if service.minter is None:
+        raise Conflict("this service has no key to sign with")
     # A token of the second in which the user was revoked would be refused with the others.
-    revoked = service.control.revocations.issued_before(order.user)
+    revoked = service.control.revocations.issued_before(user)
     issued_at = max(int(time()), -1 if revoked is None else revoked + 1)
     if issued_at > time() + LEEWAY:
         raise Conflict("a revocation is in force for every token of this user issued before a later time")
-    claims = _claims(order, issued_at)
-    return TokenOut(token=service.minter.mint(claims), expires_at=issued_at + order.ttl)
+    claims = {"sub": user, "iat": issued_at, "exp": issued_at + ttl, **grants}
+    return TokenOut(token=service.minter.mint(claims), expires_at=issued_at + ttl)
 
 
 def _reach(order: TokenIn) -> list[str]:
     """Return what the token's user could receive from or publish to; presence shows every user."""
     rooms = [f"room:{room}" for room in (*order.rooms, *order.join)]
     return [f"user:{order.user}", *rooms, *order.publish, *(["user:*"] if order.presence else [])]
-
-
-def _claims(order: TokenIn, issued_at: int) -> dict[str, Any]:
-    given = order.model_dump(exclude={"user", "ttl"}, exclude_defaults=True)
-    return {"sub": order.user, "iat": issued_at, "exp": issued_at + order.ttl, **given}

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
-from time import time
 from typing import Final
 
 import msgspec
@@ -14,8 +13,9 @@ from starlette.routing import BaseRoute
 from service.api.access import read_body
 from service.api.events import PlainRoute
 from service.api.service import service_of
+from service.api.tokens import signed
 from service.domain.addresses import check_user
-from service.domain.errors import Conflict, Forbidden, Malformed, NotFound
+from service.domain.errors import Forbidden, Malformed, NotFound
 from service.settings import Settings
 from service.web.files import STATIC, File, read, tree
 
@@ -84,21 +84,14 @@ class _Wanted(msgspec.Struct):
 async def token(request: Request) -> Response:
     """Sign a token for the demonstration: for its own page, in a browser on this machine."""
     _check_is_here(request)
-    service = service_of(request)
-    if service.minter is None:
-        raise Conflict("this service has no key to sign with: the demonstration needs TIDINGS_JWT_SECRET")
     try:
         user = msgspec.json.decode(await read_body(request, 1024), type=_Wanted).user
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Malformed('send {"user": …}') from None
-    revoked = service.control.revocations.issued_before(check_user(user, "#/user"))
-    issued_at = max(int(time()), -1 if revoked is None else revoked + 1)
-    claims = {
-        "sub": user, "iat": issued_at, "exp": issued_at + TOKEN_TTL, "rooms": ["*"], "publish": ["*"],
-        "presence": True, "name": user.capitalize(),
-    }  # fmt: skip
-    signed = {"token": service.minter.mint(claims), "expires_at": claims["exp"]}
-    return Response(msgspec.json.encode(signed), 201, {"Cache-Control": "no-store"}, "application/json")
+    grants = {"rooms": ["*"], "publish": ["*"], "presence": True, "name": user.capitalize()}
+    made = signed(service_of(request), check_user(user, "#/user"), TOKEN_TTL, grants)
+    body = made.model_dump_json()
+    return Response(body, 201, {"Cache-Control": "no-store"}, "application/json")
 
 
 def _check_is_here(request: Request) -> None:
