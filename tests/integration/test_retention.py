@@ -27,6 +27,14 @@ MONTH = Keep(30 * DAY)
 
 
 @pytest.fixture
+async def server(start: Start) -> Server:
+    """A service that lets go of nothing meanwhile: the test says when."""
+    server = await start(retention=0)
+    await eventually(lambda: _has_looked(server))
+    return server
+
+
+@pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url, 2)
     yield database
@@ -340,7 +348,7 @@ async def test_the_service_prunes_by_itself_and_says_where_it_stands(
     await eventually(lambda: _gone(db, 0))
     for server in servers:
         await eventually(lambda s=server: _shows(s, f"tidings_retention_floor_position {float(last)}"))
-        await eventually(lambda s=server: _shows(s, "tidings_log_bytes "))
+        await eventually(lambda s=server: _has_looked(s))
 
 
 async def _pending(db: asyncpg.Connection) -> bool:
@@ -349,6 +357,11 @@ async def _pending(db: asyncpg.Connection) -> bool:
 
 async def _gone(db: asyncpg.Connection, start: int) -> bool:
     return start not in await states(db)
+
+
+async def _has_looked(server: Server) -> bool:
+    """Tell whether the service has looked at its partitions; it does so again half a minute later."""
+    return not await _shows(server, "tidings_log_bytes 0.0")
 
 
 async def _shows(server: Server, line: str) -> bool:
