@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
     token_max_age: PositiveFloat = 30 * 86400.0
+    claim_audience: str = "aud"
     claim_user: str = "sub"
     claim_rooms: str = "rooms"
     claim_join: str = "join"
@@ -169,7 +170,7 @@ class Settings(BaseSettings):
             raise ValueError("must be an https:// URL (http:// only to this machine)")
         return value
 
-    @field_validator("claim_user", "claim_rooms", "claim_join", "claim_publish")
+    @field_validator("claim_audience", "claim_user", "claim_rooms", "claim_join", "claim_publish")
     @classmethod
     def _claim(cls, value: str) -> str:
         if not _CLAIM.fullmatch(value):

@@ -204,9 +204,9 @@ class TokenMinter:
         """Take the secret; raises ValueError where it or the algorithm would protect nothing."""
         self._key = hmac_key(secret, algorithm)
         self._algorithm = algorithm
-        parties = {"aud": audience, "iss": issuer}
-        self._parties = {name: value for name, value in parties.items() if value is not None}
         names = names or ClaimNames()
+        parties = {names.audience: audience, "iss": issuer}
+        self._parties = {name: value for name, value in parties.items() if value is not None}
         self._names = {
             "sub": names.user,
             "rooms": names.rooms,
@@ -256,6 +256,7 @@ def minter_from(settings: Settings) -> TokenMinter | None:
 
 def _names(settings: Settings) -> ClaimNames:
     return ClaimNames(
+        audience=settings.claim_audience,
         user=settings.claim_user,
         rooms=settings.claim_rooms,
         join=settings.claim_join,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
@@ -88,7 +89,7 @@ def local_minter() -> TokenMinter | None:
     secret = development.known_secrets(data_dir).get("TIDINGS_JWT_SECRET")
     if secret is None:
         return None
-    return TokenMinter(secret.encode(), settings.jwt_algorithm, settings.jwt_audience, settings.jwt_issuer)
+    return minter_from(settings.model_copy(update={"jwt_secret": SecretStr(secret)}))
 
 
 @keys.command("create")

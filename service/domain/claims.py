@@ -49,6 +49,7 @@ class ClaimNames(msgspec.Struct, frozen=True, kw_only=True):
     have dots of their own.
     """
 
+    audience: str = "aud"
     user: str = "sub"
     rooms: str = "rooms"
     join: str = "join"
@@ -71,7 +72,9 @@ def read_claims(
     the latest: that is how long its revocation has to be kept. Raises Unauthorized, which names the
     claim and shows nothing of the token.
     """
-    _check_parties(payload, audience, issuer)
+    _check_audience(names.audience, _find(payload, names.audience), audience)
+    if issuer is not None and payload.get("iss") != issuer:
+        raise _refused("iss", "is not the issuer that is believed")
     expires_at, issued_at = _lifetime(payload, now, leeway, max_age)
     return Claims(
         user=_checked(names.user, check_user, _string(names.user, _find(payload, names.user))),
@@ -101,13 +104,9 @@ def _find(payload: Mapping[str, object], name: str) -> object:
     return value
 
 
-def _check_parties(payload: Mapping[str, object], audience: str | None, issuer: str | None) -> None:
-    if audience is not None:
-        meant = payload.get("aud")
-        if audience not in (meant if isinstance(meant, list) else [meant]):
-            raise _refused("aud", "does not name this service")
-    if issuer is not None and payload.get("iss") != issuer:
-        raise _refused("iss", "is not the issuer that is believed")
+def _check_audience(claim: str, meant: object, audience: str | None) -> None:
+    if audience is not None and audience not in (meant if isinstance(meant, list) else [meant]):
+        raise _refused(claim, "does not name this service")
 
 
 def _lifetime(

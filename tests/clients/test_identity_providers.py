@@ -212,6 +212,21 @@ async def test_cognito_by_id_token(provider: Start, private: rsa.RSAPrivateKey) 
     assert "claim aud" in await refusal(server, signed(private, cognito("access"), lives=3600))
 
 
+async def test_cognito_by_the_client_of_an_access_token(provider: Start, private: rsa.RSAPrivateKey) -> None:
+    server = await provider(
+        claim_audience="client_id",
+        jwt_audience=CLIENT_ID,
+        jwt_issuer=COGNITO,
+        claim_user="username",
+        claim_rooms="cognito:groups",
+    )
+    async with await accepted(server, signed(private, cognito("access"), lives=3600)) as device:
+        assert device.frames[0]["user"] == "alice"
+        assert (await device.ask("join_room", room="staff"))["type"] == "ok"
+    for other in (cognito("access", client_id="another-app"), cognito("id", aud=CLIENT_ID)):
+        assert "claim client_id" in await refusal(server, signed(private, other, lives=3600))
+
+
 async def test_cognito_by_an_access_token_that_is_bound_to_a_resource(
     provider: Start, private: rsa.RSAPrivateKey
 ) -> None:

@@ -312,6 +312,12 @@ async def test_tokens_are_signed_here_or_by_the_service(ask: Run) -> None:
         assert claims["presence"] is True
 
 
+async def test_tokens_of_the_development_profile_have_the_names_that_are_set(run: Run, folder: Path) -> None:
+    (folder / "secrets.env").write_text(f"TIDINGS_JWT_SECRET={SECRET}\n")
+    done = await run("token", "alice", data_dir=str(folder), claim_user="uid")
+    assert jwt.decode(done.out.strip(), SECRET, "HS256")["uid"] == "alice"
+
+
 async def test_data_comes_from_stdin_too(ask: Run, server: Server) -> None:
     assert (await ask("send", "user:alice", "x", "-", "--id", "one", stdin=b'{"n": 1}')).code == 0
     assert (await ask("send", "user:alice", "x", "-", "--id", "one", stdin=b'{"n": 1}')).code == 0

@@ -498,12 +498,14 @@ class TestMinter:
         assert claims.info == '{"name":"Ædä"}'
 
     def test_it_puts_claims_where_the_verifier_looks(self) -> None:
-        names = ClaimNames(user="uid", rooms="https://a.example/rooms", join="a.join", publish="p")
+        names = ClaimNames(
+            audience="for", user="uid", rooms="https://a.example/rooms", join="a.join", publish="p"
+        )
         said = GOOD | {"rooms": ["r"], "join": ["r"], "publish": ["everyone"]}
-        token = TokenMinter(SECRET, "HS256", None, None, names).mint(said)
+        token = TokenMinter(SECRET, "HS256", "tidings", None, names).mint(said)
         foreign = TokenVerifier(
             PinnedKeys(hmac_key(SECRET, "HS256")), "HS256", names,
-            audience=None, issuer=None, max_age=HOUR,
+            audience="tidings", issuer=None, max_age=HOUR,
         )  # fmt: skip
         claims = verify(token, foreign)
         assert (claims.user, claims.join) == ("alice", ("r",))
