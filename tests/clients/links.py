@@ -55,6 +55,10 @@ class Visit:
             if frame["type"] == kind:
                 return frame
 
+    async def rest(self) -> list[Frame]:
+        """Return the frames that come until the client has closed."""
+        return [json.loads(text) async for text in self._socket]
+
     async def close(self, code: int, reason: str = "") -> None:
         await self._socket.close(code, reason)
 

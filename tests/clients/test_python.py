@@ -19,7 +19,7 @@ import pytest
 from proof.proxy import slow_link
 from tests.clients.links import Visit, link_to, scripted, tasks_of_clients, url_of
 from tests.harness import PATIENCE, Server, eventually, token
-from tidings_client import Closed, CommandFailed, Event, FileStore, Tidings, Unauthorized, tokens
+from tidings_client import Closed, CommandFailed, Event, FileStore, Tidings, Unauthorized, session, tokens
 from tidings_client.events import Notice
 
 ROOT = Path(__file__).parents[2]
@@ -573,6 +573,28 @@ async def test_the_next_connection_is_there_before_the_old_one_is_left() -> None
         assert "offline" not in {notice["state"] for notice in seen}
     assert happened == ["came", "left"]
     assert came - told >= 0.699
+
+
+async def test_what_was_handled_last_is_told_before_the_old_one_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "BETWEEN_ACKS", 1000)
+    told: list[list[int]] = []
+
+    async def script(number: int, visit: Visit) -> None:
+        await visit.welcome()
+        if number == 1:
+            for position in (1, 2):
+                await visit.event(position)
+                await eventually(lambda p=position: tidings.position == p)
+            await visit.say("disconnect", code=1012, reason="restart", reconnect=True, retry_after_ms=0)
+            told.append([frame["position"] for frame in await visit.rest()])
+        await visit.left()
+
+    async with scripted(script) as url, Tidings(url, token("alice")) as tidings:
+        await take(tidings, 2)
+        await eventually(lambda: told)
+    assert told[0][-1:] == [2]
 
 
 async def test_where_the_old_one_ends_first_the_pause_runs_on_from_when_it_was_told() -> None:
