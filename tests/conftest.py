@@ -1,6 +1,8 @@
 """What the tests stand on: a real PostgreSQL, a fresh database for each, a real server on port 0."""
 
 import asyncio
+import functools
+import inspect
 import os
 import shutil
 import subprocess
@@ -29,6 +31,25 @@ hypothesis_settings.load_profile("tidings")
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Test on the loop that production runs on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+LIMIT = 110.0
+"""Seconds for a coroutine of a test, which is then told where it hangs."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let no test hang: what pytest-timeout raises may be raised in a callback of the loop, and be lost."""
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.obj = _within_limit(item.obj)
+
+
+def _within_limit(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def bounded(*args: Any, **kwargs: Any) -> None:
+        async with asyncio.timeout(LIMIT):
+            await test(*args, **kwargs)
+
+    return bounded
 
 
 @pytest.fixture(scope="session")

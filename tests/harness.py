@@ -187,7 +187,7 @@ async def serving(*, keep_alive: float = 5, **settings: Any) -> AsyncIterator[Se
     """Run the service under a real uvicorn on a free port, with intervals short enough for tests."""
     fast = {
         "_env_file": None, "jwt_secret": SECRET, "admin_key": ADMIN_KEY, "ack_interval": 0.02,
-        "drain_timeout": 0.3, "dev": True,
+        "append_timeout": PATIENCE, "drain_timeout": 0.3, "dev": True,
     }  # fmt: skip
     app = create_app(Settings(**(fast | settings)))
     config = uvicorn.Config(

@@ -167,9 +167,15 @@ async def test_typing_is_seen_until_it_is_sent(server: Server, visit: Visit) -> 
     _, alice, bob = await opened(server, visit)
     typing = alice.part.locator(".typing")
     await expect(typing).to_have_css("opacity", "0")
-    await bob.text.press_sequentially("On my")
-    await expect(typing).to_have_text("Bob is typing…")
-    await expect(typing).to_have_css("opacity", "1")
+
+    async def seen() -> bool:
+        """Type, and look: what is seen of it is gone three seconds later."""
+        await bob.text.press_sequentially("On my")
+        return bool(await typing.evaluate(
+            "(at) => getComputedStyle(at).opacity === '1' && at.textContent === 'Bob is typing…'"
+        ))  # fmt: skip
+
+    await eventually(seen)
     await bob.text.press("Enter")
     await expect(alice.rows.last).to_contain_text("On my")
     await expect(typing).to_have_css("opacity", "0")
@@ -199,6 +205,7 @@ async def test_a_page_loaded_anew_shows_nothing_twice(server: Server, visit: Vis
 
 async def test_what_belongs_to_another_log_is_forgotten(server: Server, visit: Visit) -> None:
     page, alice, bob = await opened(server, visit)
+    await expect(alice.rows.last).to_contain_text("Bob has it")  # after that, nothing is kept any more
     await page.evaluate("""() => {
         const key = 'tidings-demo:alice:entries'
         const kept = JSON.parse(localStorage.getItem(key))
@@ -220,7 +227,10 @@ async def test_an_end_by_an_admin_is_told_and_can_be_undone(server: Server, visi
 
 
 async def test_keys_alone_will_do(server: Server, visit: Visit) -> None:
-    page, _, bob = await opened(server, visit)
+    page, alice, bob = await opened(server, visit)
+    for side in (alice, bob):
+        await expect(side.button("Room lobby, there: Alice, Bob")).to_be_visible()
+        await expect(side.button("Notifications, 1 unread")).to_be_visible()
     await page.evaluate("document.activeElement.blur()")
     order = []
     for _ in range(20):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from proof.proxy import slow_link
+from proof.proxy import Proxy, slow_link
 from tests.clients.links import Visit, link_to, scripted, tasks_of_clients, url_of
 from tests.harness import PATIENCE, Server, eventually, token
 from tidings_client import Closed, CommandFailed, Event, FileStore, Tidings, Unauthorized, session, tokens
@@ -47,6 +47,13 @@ def states(tidings: Tidings) -> list[Notice]:
 
 async def until(tidings: Tidings, state: str) -> None:
     await eventually(lambda: tidings.state == state, 2 * PATIENCE)
+
+
+async def cut(link: Proxy, told: list[Notice]) -> None:
+    """Cut a link, and wait until its client has noticed, which it may be over in a moment."""
+    seen = len(told)
+    link.cut()
+    await eventually(lambda: "offline" in {notice["state"] for notice in told[seen:]}, 2 * PATIENCE)
 
 
 # --- Events
@@ -297,16 +304,17 @@ async def test_a_process_that_is_killed_gets_at_most_its_last_event_again(
         "        print(event.data, flush=True)\n"
         "asyncio.run(main())\n"
     )
-    rng, total = Random(3), 300
-    events = [{"to": "user:alice", "type": "t", "data": n} for n in range(total)]
-    await server.http.post("/v1/events/batch", json={"events": events})
+    rng = Random(3)
     arguments = (sys.executable, "-c", program, server.url, token("alice"), str(tmp_path / "positions"))
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}/clients/python"}
-    last, lives = -1, 0
-    while last < total - 1:
+    last, size = -1, 50
+    for number in range(6):
+        sent = range(number * size, (number + 1) * size)
+        events = [{"to": "user:alice", "type": "t", "data": n} for n in sent]
+        await server.http.post("/v1/events/batch", json={"events": events})
         process = await asyncio.create_subprocess_exec(*arguments, env=environment, stdout=PIPE)
         assert process.stdout is not None
-        wanted = min(last + rng.randrange(2, 80), total - 1)
+        wanted = last + rng.randrange(2, size)
         async with asyncio.timeout(3 * PATIENCE):
             life = [int(await process.stdout.readline())]
             while life[-1] < wanted:
@@ -316,8 +324,7 @@ async def test_a_process_that_is_killed_gets_at_most_its_last_event_again(
         life += map(int, out.split())
         assert life == list(range(life[0], life[-1] + 1))
         assert life[0] in {last, last + 1}
-        last, lives = life[-1], lives + 1
-    assert lives > 2
+        last = life[-1]
 
 
 async def test_a_store_that_fails_ends_the_loop_and_the_event_comes_again(server: Server) -> None:
@@ -453,8 +460,10 @@ async def test_a_token_that_expires_is_replaced_once(start: Start) -> None:
 async def test_a_token_is_renewed_over_the_open_socket_before_it_expires(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "FRESH", 0.2)  # or it would take longer
-    dead_at = asyncio.get_running_loop().time() + 6.5
+    """Its age counts from when it was got: issued in the future it lives for longer than it seems."""
+    monkeypatch.setattr(tokens, "FRESH", 0.1)  # or it would take longer
+    now = int(datetime.now(UTC).timestamp())
+    dead_at = asyncio.get_running_loop().time() + 10.5
     asked = 0
 
     async def fresh() -> str:
@@ -462,7 +471,7 @@ async def test_a_token_is_renewed_over_the_open_socket_before_it_expires(
         asked += 1
         if asked == 2:
             raise OSError("nobody signs tokens just now")
-        return token("alice", exp=int(datetime.now(UTC).timestamp()) + (6 if asked < 3 else 600))
+        return token("alice", iat=now + 6, exp=now + 10) if asked < 3 else token("alice")
 
     async with Tidings(server.url, fresh) as tidings:
         told = states(tidings)
@@ -744,17 +753,16 @@ async def test_commands_wait_for_a_connection(server: Server) -> None:
 
 async def test_what_belongs_to_a_connection_is_joined_again_over_the_next(server: Server) -> None:
     async with link_to(server.port) as link, Tidings(url_of(link), token("alice", rooms=["*"])) as tidings:
+        told = states(tidings)
         await tidings.join("here", durable=False)
         for n in range(3):
-            link.cut()
-            await until(tidings, "offline")
+            await cut(link, told)
             await until(tidings, "live")
             assert [room["room"] for room in await tidings.rooms()] == ["here"]
             await server.publish("room:here", data=n)
             assert [event.data for event in await take(tidings, 1)] == [n]
         await tidings.leave("here")
-        link.cut()
-        await until(tidings, "offline")
+        await cut(link, told)
         assert await tidings.rooms() == []
 
 
@@ -764,8 +772,7 @@ async def test_what_was_left_before_the_answer_is_not_joined_again(server: Serve
         await asyncio.gather(tidings.join("here", durable=False), tidings.leave("here"))
         with pytest.raises(CommandFailed):
             await tidings.join("no such room!", durable=False)
-        link.cut()
-        await until(tidings, "offline")
+        await cut(link, states(tidings))
         assert await tidings.rooms() == []
 
 
