@@ -127,8 +127,14 @@ async def test_what_a_screen_reader_has_of_it(server: Server, scene: Scene) -> N
     """)
     said = page.locator("tidings-bell .unseen[aria-live=polite]")
     await expect(said).to_be_attached()
+    await eventually(lambda: _is_live(server))
     await server.publish("user:alice", "chat.said", {"title": "Maya", "text": "Hello"})
     await expect(said).to_have_text("New notification: Maya. Hello")
+
+
+async def _is_live(server: Server) -> bool:
+    there = (await server.http.get("/v1/connections", params={"user": "alice"})).json()["data"]
+    return "live" in [connection["state"] for connection in there]
 
 
 async def test_the_number_agrees_on_all_devices(server: Server, scene: Scene) -> None:
