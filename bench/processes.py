@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 _PAUSE = 0.02
 
 _Process = subprocess.Popen[bytes]

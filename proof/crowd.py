@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from math import inf
 from pathlib import Path
 from random import Random
 from time import monotonic, time
 from typing import Final
 from urllib.parse import urlencode
+from uuid import uuid4
 
 import msgspec
 
 from proof.instance import ADMIN_KEY, SECRET
-from proof.wire import Caller, Socket, Unreachable
+from proof.wire import Caller, Lost, Reply, Socket, Unreachable
 from service.auth.tokens import TokenMinter
 
 ESTABLISHED: Final = "01"
@@ -21,6 +23,10 @@ BACK_WITHIN: Final = 0.5
 """Seconds after which a client that was cut off tries again, at most."""
 AT_ONCE: Final = 100
 """Handshakes that a crowd begins at a time."""
+MOST_ATTEMPTS: Final = 20
+RETRY_PAUSE: Final = 0.5
+FOR_NOW: Final = frozenset({409, 429, 503})
+"""Answers by which a service that is right may have a request come again."""
 
 
 class _Frame(msgspec.Struct):
@@ -151,9 +157,7 @@ class Crowd:
     async def publish(self, to: str = "everyone", size: int = 20, count: int = 1) -> int:
         """Send so many events of so many bytes; return the last one's position."""
         events = [{"to": to, "type": "t", "data": "x" * size}] * count
-        reply = await self.caller.call("POST", "/v1/events/batch", {"events": events})
-        if reply.status != 202:
-            raise RuntimeError(f"not published: {reply}")
+        reply = await insist(self.caller, "/v1/events/batch", {"events": events}, 202)
         positions = [event["position"] for event in msgspec.json.decode(reply.body)["events"]]
         self.published += positions
         return int(positions[-1])
@@ -176,10 +180,12 @@ class Crowd:
                 await task
 
     async def caught_up(self, bound: float) -> float:
-        """Wait until all are live and have the last event; return how long that took, at most ``bound``."""
+        """Wait until all are live and have the last event; return how long that took, or ``inf``."""
         begun, last = monotonic(), self.published[-1]
-        with suppress(TimeoutError):
+        try:
             await until(lambda: all(has(client, last) for client in self.clients), bound)
+        except TimeoutError:
+            return inf
         return monotonic() - begun
 
     @property
@@ -193,6 +199,20 @@ class Crowd:
 def has(client: Client, position: int) -> bool:
     """Tell whether a client is live, and has come as far as this."""
     return client.live and bool(client.positions) and client.positions[-1] >= position
+
+
+async def insist(caller: Caller, path: str, body: object, status: int) -> Reply:
+    """Post what may be repeated, until it is answered for good. Raises RuntimeError if not by ``status``."""
+    headers, reply = {"Idempotency-Key": uuid4().hex}, None
+    for _ in range(MOST_ATTEMPTS):
+        with suppress(Lost, Unreachable):
+            reply = await caller.call("POST", path, body, headers)
+            if reply.status == status:
+                return reply
+            if reply.status not in FOR_NOW:
+                break
+        await asyncio.sleep(RETRY_PAUSE)
+    raise RuntimeError(f"POST {path} was not answered by {status}: {reply}")
 
 
 async def until(condition: Callable[[], bool], bound: float) -> None:

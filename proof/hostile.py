@@ -20,7 +20,7 @@ IN_A_ROW = 12
 """Requests that are sent before their answers are read."""
 BURST = 1000
 """Frames that are."""
-PATIENCE = 20.0
+PATIENCE = 60.0
 SHOWN = 20
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 _ALARM = re.compile(r"Traceback|\bCRITICAL\b|\bERROR\b|was lost:|never awaited|exception was never")
@@ -134,7 +134,8 @@ class Run:
         try:
             async with asyncio.timeout(PATIENCE):
                 await reader.readuntil(b"\r\n\r\n")
-                for _ in range(rng.randrange(1, 8)):
+            for _ in range(rng.randrange(1, 8)):
+                async with asyncio.timeout(PATIENCE):
                     if not await self._burst((reader, writer), malice, rng):
                         break
         except TimeoutError:

@@ -6,15 +6,13 @@ They are forked from a server that has imported everything once, so that one is 
 import multiprocessing
 import os
 import signal
-import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
-from random import SystemRandom
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from proof.processes import free_port
 from service import server
 from service.observe import logs
 from service.settings import load
@@ -22,12 +20,9 @@ from service.settings import load
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
-PATIENCE: Final = 30.0
+PATIENCE: Final = 90.0
 """Seconds for a start, and for an end."""
-PORTS: Final = range(15_000, 32_000)
-"""Below those that the kernel gives to who connects: that of an instance that is killed stays its own."""
 
-_dice = SystemRandom()
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 Patch = Callable[[], None] | None
@@ -44,7 +39,7 @@ class Instances:
         """``environment`` has their settings, ``patch`` is run in each before it starts."""
         self._environment = dict(environment)
         self._patch = patch
-        self._ports = [_free_port() for _ in range(number)]
+        self._ports = [free_port() for _ in range(number)]
         self._processes: dict[int, ForkServerProcess] = {}
 
     @property
@@ -87,14 +82,6 @@ class Instances:
         there.close()
         self._processes[number] = process
         return here
-
-
-def _free_port() -> int:
-    while True:
-        port = _dice.choice(PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def _await(ready: Connection) -> None:

@@ -15,6 +15,8 @@ PATIENCE: Final = 60.0
 PAUSE: Final = 0.01
 _PORTS: Final = range(15_000, 32_000)
 """Below those that the kernel gives to whoever connects: a port of ours stays ours while nobody listens."""
+_given: Final[set[int]] = set()
+"""Ports of which somebody may be about to listen: nobody else is given them."""
 
 
 class NotStarted(Exception):
@@ -134,7 +136,9 @@ def free_port() -> int:
         port = SystemRandom().choice(_PORTS)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 async def listens(port: int) -> bool:

@@ -109,7 +109,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _number(value: float) -> str:
-    if value == int(value) or abs(value) >= 100:
+    if abs(value) >= 100 or value == int(value):  # infinity is no integer
         return f"{value:,.0f}"
     return f"{value:.3g}"
 

@@ -19,8 +19,8 @@ KINDS: Final[Sequence[dict[str, bool]]] = (
     {"narrow": True}, {"steady": True, "narrow": True},
 )  # fmt: skip
 """Of devices, each user's in turn."""
-LATE: Final = 1.5
-"""Seconds after which nothing that was put off is to come any more, where all is well."""
+LATE: Final = 5.0
+"""Seconds after which nothing that was put off is to come any more, where all is well, if slow."""
 
 
 PAUSE: Final = 0.02

@@ -12,7 +12,10 @@ from proof.stage import Stage
 CUT: Final = 2.0
 """Seconds without a link."""
 BETWEEN: Final = 2.0
+BACK: Final = 10.0
+"""Seconds until all are live and have caught up."""
 BOUND: Final = 30.0
+"""Seconds that this is waited for; a quick run may take them all, on whatever machine."""
 MEGABYTE: Final = 1024 * 1024
 WINDOW: Final = 64
 """Megabytes of the log that an instance keeps in memory (``TIDINGS_RECENT_BYTES``)."""
@@ -51,7 +54,7 @@ async def storm(play: Play) -> None:
                 links.clients.cut()
             await fans.publish(count=20)
             took.append(await fans.caught_up(BOUND))
-        play.figure(f"all {size} clients back and caught up, at worst", max(took), "s", most=10)
+        play.figure(f"all {size} clients back and caught up, at worst", max(took), "s", most=_back(play))
         play.figure("delivered through the storms", fans.delivered, "%", least=100)
         _order(play, fans)
 
@@ -68,10 +71,10 @@ async def survivors(play: Play) -> None:
                 stage.instances[0].kill()
                 begun = monotonic()
                 await fans.publish()
-                await fans.caught_up(BOUND)
-                took = monotonic() - begun
+                took = monotonic() - begun + await fans.caught_up(BOUND)
             await fans.caught_up(BOUND)
-            play.figure(f"all {size} clients live on the other, and caught up", took, "s", most=10)
+            most = _back(play)
+            play.figure(f"all {size} clients live on the other, and caught up", took, "s", most=most)
             play.figure("delivered over the SIGKILL", fans.delivered, "%", least=100)
             _order(play, fans)
 
@@ -101,6 +104,10 @@ async def silent(play: Play) -> None:
             await fans.caught_up(2 * BOUND)
             play.figure("delivered once they read", fans.delivered, "%", least=100)
             _order(play, fans)
+
+
+def _back(play: Play) -> float:
+    return BOUND if play.quick else BACK
 
 
 def _read(fans: Crowd, *, on: bool) -> None:

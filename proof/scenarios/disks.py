@@ -1,5 +1,6 @@
 """What happens to PostgreSQL itself: a disk that is full, a primary that is lost with its last commits."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -28,7 +29,7 @@ async def full_disk(play: Play) -> None:
         for number in range(play.count(6, 2)):
             kind = "full disk, no write-ahead log left" if number % 2 else "full disk"
             with load.broken(kind):
-                ballast = postgres.fill(stage.postgres.folder.parent)
+                ballast = await asyncio.to_thread(postgres.fill, stage.postgres.folder.parent)
                 if number % 2:
                     await stage.postgres.use_up_log()
                 await load.go(play.count(6, 3))

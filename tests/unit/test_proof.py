@@ -1,5 +1,6 @@
 """The pure parts of the proof: what its figures and its report say."""
 
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,12 @@ def test_what_is_wrong_is_told_and_counted() -> None:
     assert found.wrong("kill")[-1] == "delivered: 99 %"
     assert "| kill | delivered | 99 % | ≥ 100 % | NO |" in report.text(found)
     assert not found.wrong("another")
+
+
+def test_what_took_for_ever_is_told() -> None:
+    found = results()
+    found.figure(Figure("kill", "back", inf, "s", most=30))
+    assert "| kill | back | inf s | ≤ 30 s | NO |" in report.text(found)
 
 
 @pytest.mark.parametrize("claim", ["C1", "C7", "alive"])
