@@ -16,8 +16,6 @@ from playwright.async_api import (
     expect,
 )
 
-from service.stream import follower
-
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
@@ -28,12 +26,6 @@ expect.set_options(timeout=PATIENCE)
 
 Visit = Callable[..., Awaitable[Page]]
 """Opens a page of a context of its own, unless ``beside`` names a page whose context it is to share."""
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a machine is too slow for the log to be confirmed in time, nothing is refused for it."""
-    monkeypatch.setattr(follower, "TRUSTED_FOR", PATIENCE / 1000)
 
 
 @pytest.fixture

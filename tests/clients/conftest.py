@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import chromium, complaints, patient, visit  # noqa: F401 - fixtures here too
+from tests.browser.conftest import chromium, complaints, visit  # noqa: F401 - fixtures here too
 from tests.clients.programs import Programs
 from tests.harness import Frame, eventually
 
