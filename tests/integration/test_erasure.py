@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 from service.store import erasure
 from service.store.audit import Actor
 from service.stream import erasures
-from tests.harness import Server, eventually, token
+from tests.harness import PATIENCE, Server, eventually, token
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -237,7 +237,7 @@ async def test_a_step_is_done_by_one_at_a_time(db: asyncpg.Connection, database_
     other = await asyncpg.connect(database_url)
     async with db.transaction():
         assert await erasure.erase_some(db, 0, ALICE)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE):
             assert not await erasure.erase_some(other, 0, ALICE)
     assert await other.fetchval("select count(*) from tidings.erasures") == 1
     await other.close()

@@ -94,7 +94,7 @@ async def test_the_head_of_a_request_is_bounded(server: Server) -> None:
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX-Filler: ")
     for _ in range(80):
         writer.write(b"y" * 1000)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert b"400 Bad Request" in await reader.readuntil(b"\r\n")
     writer.transport.abort()
 

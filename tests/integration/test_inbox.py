@@ -12,7 +12,7 @@ import pytest
 
 from service.store import inbox
 from service.stream.follower import Follower
-from tests.harness import ADMIN_KEY, Device, Server, eventually, token
+from tests.harness import ADMIN_KEY, PATIENCE, Device, Server, eventually, token
 
 Start = Callable[..., Awaitable[Server]]
 APPEND_LOCK = 32766977284925299
@@ -358,7 +358,7 @@ async def test_who_counts_or_marks_nothing_new_waits_for_no_append(
     done = (await alice.mark(up_to=position)).json()
     async with db.transaction():
         await db.execute("select pg_advisory_xact_lock($1)", APPEND_LOCK)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE):
             assert (await alice.mark(up_to=position)).json() == done
             assert await alice.unread() == {"unread": 0}
             assert await alice.page() == [position]
@@ -444,7 +444,7 @@ async def test_the_token_is_asked_for_before_the_body(server: Server, credential
         f"POST /v1/inbox/read HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {credentials}\r\n"
         "Content-Type: application/json\r\nContent-Length: 20\r\n\r\n".encode()
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert (await reader.readline()).split()[1] == str(status).encode()
     writer.close()
 

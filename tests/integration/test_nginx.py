@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Server, eventually, serving, token
+from tests.harness import PATIENCE, Server, eventually, serving, token
 from tests.nginx import Nginx, nginx_before
 
 
@@ -58,7 +58,7 @@ async def test_a_stream_through_it_is_not_held_back(site: Site) -> None:
         lines = it.aiter_lines()
 
         async def until(kind: str) -> None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 async for line in lines:
                     if line.startswith("data:") and json.loads(line[5:])["type"] == kind:
                         return

@@ -9,7 +9,10 @@ from typing import Literal
 import pytest
 
 from proof.proxy import Ends, Proxy, proxying
-from tests.harness import eventually
+from tests.harness import PATIENCE, eventually
+
+SHORT = 0.3
+"""Seconds in which what is not to come would have come."""
 
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -37,20 +40,20 @@ async def linked() -> AsyncIterator[tuple[Proxy, Pair, Pair]]:
             server.close()
 
 
-async def passes(sender: Pair, receiver: Pair, data: bytes = b"x") -> bool:
-    """Send something; tell whether it arrives within a short time."""
-    sender[1].write(data)
+async def passes(sender: Pair, receiver: Pair, within: float = PATIENCE) -> bool:
+    """Send something; tell whether it arrives in time."""
+    sender[1].write(b"x")
     try:
-        async with asyncio.timeout(0.3):
-            return await receiver[0].readexactly(len(data)) == data
+        async with asyncio.timeout(within):
+            return await receiver[0].readexactly(1) == b"x"
     except (TimeoutError, OSError, EOFError):
         return False
 
 
-async def ended(end: Pair) -> bool:
-    """Tell whether a side learns within a short time that the connection is over."""
+async def ended(end: Pair, within: float = PATIENCE) -> bool:
+    """Tell whether a side learns in time that the connection is over."""
     try:
-        async with asyncio.timeout(0.3):
+        async with asyncio.timeout(within):
             return await end[0].read(1) == b""
     except TimeoutError:
         return False
@@ -67,9 +70,9 @@ async def test_what_is_not_broken_passes_both_ways() -> None:
 async def test_one_direction_is_lost_and_the_other_is_not() -> None:
     async with linked() as (proxy, near, far):
         proxy.requests.lose = True
-        assert not await passes(near, far)
+        assert not await passes(near, far, within=SHORT)
         assert await passes(far, near)
-        assert not await ended(near)
+        assert not await ended(near, within=SHORT)
         proxy.heal()
         # It would go on with a hole in it.
         assert await ended(near)
@@ -79,9 +82,9 @@ async def test_one_direction_is_lost_and_the_other_is_not() -> None:
 async def test_a_black_hole_tells_nobody() -> None:
     async with linked() as (proxy, near, far):
         proxy.blackhole()
-        assert not await passes(near, far)
-        assert not await passes(far, near)
-        assert not await ended(near)
+        assert not await passes(near, far, within=SHORT)
+        assert not await passes(far, near, within=SHORT)
+        assert not await ended(near, within=SHORT)
 
 
 @pytest.mark.parametrize("end", ["near", "far"])
@@ -90,8 +93,8 @@ async def test_one_side_ends_and_the_other_is_not_told(end: Literal["near", "far
         told, untold = (near, far) if end == "near" else (far, near)
         proxy.halve(end)
         assert await ended(told)
-        assert not await ended(untold)
-        assert not await passes(untold, told)
+        assert not await ended(untold, within=SHORT)
+        assert not await passes(untold, told, within=SHORT)
         proxy.heal()
         assert await ended(untold)
 
@@ -125,7 +128,7 @@ async def test_who_is_refused_hears_no_word_and_comes_in_after_the_heal() -> Non
             assert await ended(refused)
         proxy.heal()
         async with another(proxy) as let_in:
-            assert not await ended(let_in)
+            assert not await ended(let_in, within=SHORT)
 
 
 @asynccontextmanager

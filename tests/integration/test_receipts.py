@@ -12,7 +12,7 @@ import pytest
 
 from service.domain.events import Draft, Unit
 from service.stream import receipts
-from tests.harness import Device, Server, eventually
+from tests.harness import PATIENCE, Device, Server, eventually
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -476,13 +476,13 @@ async def test_a_post_waits_for_the_first_receipt(server: Server) -> None:
         return await server.http.post(path, params={"wait": wait}, json=event)
 
     async with await server.live("alice", device="phone"):
-        answer = await post(5, id="mine")
+        answer = await post(30, id="mine")
         assert answer.status_code == 202
         received = answer.json()["received"]
         position = answer.json()["events"][1]["position"]
         assert (received["user"], received["device"], received["position"]) == ("alice", "phone", position)
-        assert 0 <= received["after_ms"] < 5000
-        again = await post(5, id="mine")
+        assert received["after_ms"] >= 0
+        again = await post(30, id="mine")
         assert again.headers["idempotent-replayed"] == "true"
         assert again.json()["received"]["position"] == position
     answer = await post(0.1)
@@ -514,7 +514,7 @@ async def test_who_waits_is_answered_before_the_instance_ends(server: Server) ->
     post = asyncio.create_task(server.http.post("/v1/events", params={"wait": 30}, json=body))
     await eventually(lambda: server.service.receipts._waiting)
     await server.parts["drain"]()
-    answer = await asyncio.wait_for(post, 5)
+    answer = await asyncio.wait_for(post, PATIENCE)
     assert answer.status_code == 202
     assert (answer.json()["received"], answer.json()["waited"]) == (None, False)
     late = (await server.http.post("/v1/events", params={"wait": 30}, json=body)).json()
