@@ -13,7 +13,7 @@ WAITING = """
 select pid from pg_stat_activity
 where query like '%tidings.release%' and wait_event = 'advisory' and datname = current_database()
 """
-FAR = time() + 3600
+FAR = time() + 86400
 
 
 async def logged(db: asyncpg.Connection) -> list[int]:

@@ -362,7 +362,7 @@ async def test_the_listening_connection_is_opened_again(start: Start, db: asyncp
 
 
 async def test_a_lease_ends_with_its_instance(start: Start, db: asyncpg.Connection) -> None:
-    here, there = await start(), await start()
+    here, there = await start(), await start(drain_timeout=10.0)
     await acquainted(here, there)
     await there.parts["drain"]()
     rows = await db.fetch("select id from tidings.instances where seen_at > '-infinity'")

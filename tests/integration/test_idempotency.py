@@ -13,7 +13,7 @@ import pytest
 
 from proof.proxy import database_proxy
 from service.store import admin
-from tests.harness import Server, eventually
+from tests.harness import PATIENCE, Server, eventually
 
 Start = Callable[..., Awaitable[Server]]
 
@@ -262,8 +262,9 @@ async def test_after_an_unknown_outcome_a_repeat_finds_out(
     start: Start, database_url: str, db: asyncpg.Connection, body: Any
 ) -> None:
     async with database_proxy(database_url) as (proxy, through):
-        server = await start(database_url=through, append_timeout=0.5)
+        server = await start(database_url=through)
         await server.publish("user:z")
+        server.service.appender._timeout = 0.5
         proxy.replies.lose = True
         unknown = await sent(server, body, "k", {})
         assert (unknown.status_code, unknown.json()["code"]) == (503, "outcome_unknown")
@@ -308,7 +309,7 @@ async def test_forgetting_keys_waits_for_nobody_who_uses_one_anew(
     other = await asyncpg.connect(database_url)
     async with other.transaction():
         await other.execute("update tidings.idempotency_keys set created_at = now() where key = '2'")
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE):
             await admin.forget_keys(db, 86400)
     assert await other.fetch("select key from tidings.idempotency_keys") == [("2",)]
     await other.close()

@@ -209,8 +209,9 @@ async def test_what_cannot_be_found_out_in_time_is_said(
     start: Start, database_url: str, db: asyncpg.Connection
 ) -> None:
     async with database_proxy(database_url) as (proxy, through):
-        server = await start(database_url=through, append_timeout=0.5)
+        server = await start(database_url=through)
         await server.publish("user:a")
+        server.service.appender._timeout = 0.5
         proxy.replies.lose = True
         answer = await server.http.post("/v1/events", json={"to": "user:a", "type": "test"})
         assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")

@@ -374,7 +374,7 @@ async def test_after_a_failover_an_instance_writes_all_of_its_connections_anew(
 async def test_an_instance_that_ends_leaves_nothing_behind(start: Start, database_url: str) -> None:
     server = await start(**FAST)
     async with await watching(server) as watcher:
-        async with serving(database_url=database_url, **FAST) as other:
+        async with serving(database_url=database_url, drain_timeout=3.0, **FAST) as other:
             await other.live("bob")
             await watcher.until("user_connected", user="bob")
         assert (await server.http.get("/stats")).json()["total"]["instances"] == 1

