@@ -227,7 +227,7 @@ async def test_a_user_over_the_rate_gets_an_error_and_stays(start: Start, db: as
 
 
 async def test_a_user_who_comes_back_is_let_through(start: Start) -> None:
-    server = await start(user_rate=2, user_burst=1, commands_per_second=10_000)
+    server = await start(user_rate=0.2, user_burst=1, commands_per_second=10_000)
     async with await server.live("alice", claims={"publish": ["*"]}) as phone:
 
         async def answered(kind: str) -> bool:
