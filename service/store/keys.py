@@ -1,7 +1,7 @@
 """API keys, and what those with a quota have sent."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 import asyncpg
@@ -20,9 +20,9 @@ ROTATE: Final = audited("select * from tidings.rotate_key($5, $6, $7, $8)", "$6"
 DELETE: Final = audited("select tidings.delete_key($5, $6) as position", "$6")
 
 USED: Final = """
-update tidings.api_keys k set last_used_at = to_timestamp(u.at)
-from unnest($1::text[], $2::float8[]) as u(id, at)
-where k.id = u.id and (k.last_used_at is null or k.last_used_at < to_timestamp(u.at))
+update tidings.api_keys k set last_used_at = u.at
+from unnest($1::text[], $2::timestamptz[]) as u(id, at)
+where k.id = u.id and (k.last_used_at is null or k.last_used_at < u.at)
 """
 
 # In one statement: where it fails, nothing has been added.
@@ -101,7 +101,8 @@ async def used(connection: asyncpg.Connection, at: Mapping[str, float]) -> None:
     """Note when keys were last used, in seconds since the epoch."""
     # In one order, so that two instances wait for each other and never in a circle.
     ids = sorted(at)
-    await connection.execute(USED, ids, [at[key_id] for key_id in ids])
+    # Made an instant here, as where it is shown: PostgreSQL may round it to another microsecond.
+    await connection.execute(USED, ids, [datetime.fromtimestamp(at[key_id], UTC) for key_id in ids])
 
 
 async def count(
