@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from time import time
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
+from service.store import keys
 from tests.harness import Server, eventually, serving
 from tests.integration.test_audit import made_key, needs_admin, routes
 
@@ -177,6 +179,17 @@ async def test_the_last_use_is_the_latest_on_any_instance_and_outlives_a_restart
     # It was written down at the end, not only every two seconds.
     again = await start()
     assert (await listed(again, made["id"]))["last_used_at"] == last
+
+
+@pytest.mark.parametrize("at", [1795682728.2059815, 1795681811.3462865])
+async def test_a_use_is_written_down_as_it_is_shown_before(
+    server: Server, db: asyncpg.Connection, at: float
+) -> None:
+    """Also between two microseconds, where PostgreSQL rounds another way."""
+    made = await made_key(server)
+    await keys.used(db, {made["id"]: at})
+    shown = datetime.fromisoformat((await listed(server, made["id"]))["last_used_at"])
+    assert shown == datetime.fromtimestamp(at, UTC)
 
 
 async def test_a_key_limited_to_addresses_reaches_nothing_else_by_any_call(server: Server) -> None:
