@@ -111,9 +111,9 @@ class Intake(asyncio.Protocol):
         if self._head is None:
             self._data, self._at = self._data[self._at :], 0
         self._data += data
-        if self._next is None and not self._busy:
+        if not self._waits:
             self._read()
-        elif len(self._data) > MAX_AHEAD:
+        if self._waits and self._unread > MAX_AHEAD:
             self._transport.pause_reading()
 
     def pause_writing(self) -> None:
@@ -177,6 +177,11 @@ class Intake(asyncio.Protocol):
     @property
     def _unread(self) -> int:
         return len(self._data) - self._at
+
+    @property
+    def _waits(self) -> bool:
+        """Tell whether the next request is read once what is under way is done, whoever sends more."""
+        return self._busy or self._next is not None
 
     def _read_on(self) -> None:
         self._next = None
