@@ -20,7 +20,7 @@ import uvloop
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy import make_url
 
-from service.store import embedded
+from service.store import database, embedded
 from service.stream import follower
 from tests.harness import Server, serving
 from tests.redis import RedisServer
@@ -117,15 +117,16 @@ async def empty_database_url(postgres: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a machine is too slow for the log to be confirmed in time, nothing is refused for it."""
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse nothing for the reason that a machine is slow: to confirm the log, or in a statement."""
     monkeypatch.setattr(follower, "TRUSTED_FOR", 10.0)
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 10.0)
 
 
 @pytest.fixture
 async def db(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the test's database, to look and to meddle."""
-    connection = await asyncpg.connect(_plain(database_url))
+    """A connection to the test's database, to look and to meddle; as in the service, nothing is compiled."""
+    connection = await asyncpg.connect(_plain(database_url), server_settings={"jit": "off"})
     yield connection
     await connection.close()
 

@@ -12,6 +12,7 @@ from service.domain.errors import Unavailable
 from service.notify.port import Notifier
 from service.notify.postgres import PostgresNotifier
 from service.notify.redis import RedisNotifier
+from service.store import database
 from tests.harness import eventually
 from tests.redis import RedisServer
 
@@ -167,7 +168,10 @@ async def test_where_nobody_is_there_it_says_so(kind: Kind, ear: Ears) -> None:
     await eventually(lambda: one.heard[-1:] == ["found"])
 
 
-async def test_silence_that_nobody_breaks_is_told_within_seconds(kind: Kind, ear: Ears) -> None:
+async def test_silence_that_nobody_breaks_is_told_within_seconds(
+    kind: Kind, ear: Ears, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 4.0)
     one = await ear()
     kind.proxy.blackhole()
     assert one.task is not None
